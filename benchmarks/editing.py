@@ -8,6 +8,9 @@ both. Three ways to do it take turns on one worker:
   restart           one key, each start with `restart`: stale runs are stopped, nothing is reused
   a key each        each revision under a key and target of its own: no run is stopped, nor reused
 
+A pipeline of one paid call of 1.2 s is typed in the same way, with `settle=0.6` and without. The
+caller waits from the last key on, or comes when the call has had its time.
+
 Exit codes are those of `python -m benchmarks`.
 """
 
@@ -41,6 +44,8 @@ _PAUSE, _SPREAD = 0.18, 0.5
 """Between two keys: the median in seconds, and the standard deviation of its logarithm."""
 _WAIT = 60.0
 REUSE, RESTART, APART = "reuse and memos", "restart", "a key each"
+SETTLED, EAGER = "settle=0.6", "no settle"
+_PIPELINES = {SETTLED: "settled", EAGER: "eager"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class Typist:
             pressed = time.monotonic()
             own = f"{game}-{number}" if way == APART else game
             inputs = {"anchor": f"{own} {anchor}", "target": own}
-            started = await self._client.start(own, "editing", inputs, restart=way == RESTART)
+            started = await self._client.start(
+                own, _PIPELINES.get(way, "editing"), inputs, restart=way == RESTART
+            )
         await self._client.get_results(own, wait=_WAIT, min_revision=started.revision)
         waited = time.monotonic() - pressed
         # The runs of other keys are not cancelled.
@@ -88,7 +95,10 @@ async def measure(bench: Bench) -> Sequence[Line]:
     url = await bench.valkey()
     log = bench.work / "steps"
     os.environ["EDITING_LOG"] = str(log)  # the worker's environment is made of this one
-    settings = {"BRIDGING": "false", "PIPELINES": "benchmarks.pipelines:EDITING"}
+    settings = {
+        "BRIDGING": "false",
+        "PIPELINES": ",".join(f"benchmarks.pipelines:{n}" for n in ("EDITING", "EAGER", "SETTLED")),
+    }
     _, address = await start_api(bench, url, **settings)
     worker = await start_worker(bench, url, **settings)
     client = await bench.stack.enter_async_context(PrecomputeClient(address))
@@ -114,6 +124,19 @@ async def measure(bench: Bench) -> Sequence[Line]:
         bound = at_most(0.75) if name == "cpu" else None
         lines.append(Line(title, unit, ours, restarts, bound))
         lines.append(Line(f"{title}, else", unit, ours, apart))
+    calls: dict[str, list[Cost]] = {SETTLED: [], EAGER: []}
+    for repetition in range(repeats):
+        dice = random.Random(repetition)
+        pauses = [dice.lognormvariate(0, _SPREAD) * _PAUSE for _ in TRACE]
+        for way, found in calls.items():
+            found.append(await typist.type(way, pauses))
+    for title, unit, name in (
+        ("Paid calls of a 20-revision edit", "calls", "steps"),
+        ("Last key → the paid call's result", "ms", "wait"),
+    ):
+        settled, eager = (Series(way, [getattr(c, name) for c in calls[way]]) for way in calls)
+        bound = at_most(0.2) if name == "steps" else None
+        lines.append(Line(title, unit, settled, eager, bound))
     return lines
 
 

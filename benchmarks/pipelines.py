@@ -152,6 +152,28 @@ async def bridge(near_anchor: str, near_target: str) -> str:
     return await _work("bridge", near_anchor + near_target)
 
 
+_CALL = 1.2
+"""Seconds that a paid call takes, such as one of a language model."""
+
+
+async def _paid(about: str) -> str:
+    _begun("paid")
+    await asyncio.sleep(_CALL)
+    return about
+
+
+@step(required=True)
+async def eager_answer(anchor: str) -> str:
+    return await _paid(anchor)
+
+
+@step(required=True, settle=0.6)
+async def settled_answer(anchor: str) -> str:
+    return await _paid(anchor)
+
+
+EAGER = Pipeline("eager", "1", "A paid call for each edit", Edited, (eager_answer,))
+SETTLED = Pipeline("settled", "1", "A paid call once the edit settles", Edited, (settled_answer,))
 EDITING = Pipeline(
     name="editing",
     version="1",

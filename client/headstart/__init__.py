@@ -58,6 +58,7 @@ from headstart._messages.results import (
     StepReport,
     StepState,
     Touched,
+    UnservedStep,
 )
 from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
@@ -116,6 +117,7 @@ __all__ = [
     "Tls",
     "Touched",
     "Unauthenticated",
+    "UnservedStep",
     "UnusableProcess",
     "Violation",
     "percentile",

@@ -247,7 +247,8 @@ async def run_pipeline(
 
     Raises:
         InvalidRequest: The inputs break rules; `violations` names every field, as the service does.
-        ValueError: A provider is missing, or is one that no step takes.
+        ValueError: A provider is missing, or is one that no step takes or no worker has. Workers
+            have the built-in ones, and those of entry points and HEADSTART_PROVIDERS.
         TimeoutError: The run took longer than `timeout`; the message names the steps.
         ImportError: The service is not installed.
     """

@@ -10,13 +10,14 @@ from .domain import FailureReason
 from .domain.errors import StepFailed
 from .pipeline.language_model import Answer, LanguageModel, Prompt, SpokenText, Turn, Usage
 from .pipeline.pipeline import Pipeline
-from .pipeline.providers import Embedder, Ratings, RelevanceScan, Vocabulary
+from .pipeline.providers import Embedder, Ratings, RelevanceScan, Storage, Vocabulary
 from .pipeline.ray_options import RayOptions
 from .pipeline.step import Step, step
 from .values import wire_format
 from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
 from .values.items import Item
+from .values.references import Reference
 from .worker.batching import Batcher
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "Prompt",
     "Ratings",
     "RayOptions",
+    "Reference",
     "RelevanceScan",
     "ResultCodec",
     "SpokenText",
     "Step",
     "StepFailed",
+    "Storage",
     "Turn",
     "Usage",
     "Vocabulary",

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import functools
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from headstart.v1 import precompute_pb2 as pb
 from .api.messages import fill_summary
 from .api.methods.start_precompute import custom_inputs
 from .domain import (
+    ALL_STEPS,
     Claim,
     FailureReason,
     ItemsChunk,
@@ -42,8 +44,12 @@ from .domain import (
     StepRecord,
     StepState,
 )
-from .domain.errors import InvalidRequest
+from .domain.errors import InvalidRequest, StartupError
+from .pipeline.checks import provider_mistakes
+from .pipeline.declared_providers import SETTING, declared_providers, split_references
+from .pipeline.entry_points import PROVIDERS
 from .pipeline.pipeline import Pipeline
+from .pipeline.providers import BUILT_IN
 from .pipeline.runs_on import REMOTE_EXECUTORS
 from .pipeline.step import Step
 from .values.fragments import merged, report_fragment
@@ -102,6 +108,7 @@ def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
         inputs=plan.inputs,
         ended=dict(ended),
         at_us=time.time_ns() // 1000,
+        awaited=frozenset({ALL_STEPS}),  # its caller waits, so nothing settles
     )
 
 
@@ -156,15 +163,27 @@ class MemorySink:
 
 
 def _check_providers(pipeline: Pipeline, providers: Mapping[str, Any]) -> None:
-    """Raise ValueError unless exactly what the steps take is given."""
+    """Raise ValueError unless exactly what the steps take is given, and workers have that too."""
     wanted = pipeline.providers()
+    try:
+        own = declared_providers(split_references(os.environ.get(SETTING, "")))
+    except StartupError as error:
+        raise ValueError(str(error)) from None
+    mistakes = provider_mistakes(pipeline, own)
+    if unknown := sorted(providers.keys() & wanted - own.keys() - BUILT_IN):
+        raise ValueError(
+            f"no worker has the provider {', '.join(unknown)}: register it by an entry point of "
+            f"{PROVIDERS}, or by {SETTING}, here as in the service"
+        )
+    if mistakes:
+        raise ValueError("\n".join(map(str, mistakes)))
     for name in sorted(wanted - providers.keys()):
         takers = [step.name for step in pipeline.steps if name in step.parameters]
         known = sorted((*pipeline.inputs.model_fields, *pipeline.by_name, *providers))
         raise ValueError(
-            f"pipeline {pipeline.name}: {' and '.join(takers)} takes {name}, which is no input, "
-            f"step or provider; pass providers={{{name!r}: …}}, or mend the "
-            f"parameter's name (there are {', '.join(known)})"
+            f"pipeline {pipeline.name}: {' and '.join(takers)} takes the provider {name}; pass "
+            f"providers={{{name!r}: …}}, or mend the parameter's name (there are "
+            f"{', '.join(known)})"
         )
     if unused := sorted(providers.keys() - wanted):
         takes = ", ".join(sorted(wanted)) or "none"

@@ -105,6 +105,7 @@ def fixed_keys(partition: int) -> tuple[str, ...]:
         "layout",
         "pools",
         *(f"pool:gpu:{status}" for status in ("pending", "in_progress")),
+        *(f"step_runs:{status}" for status in ("pending", "in_progress")),
     )
     return tuple(
         f"headstart:{{{partition}}}:{name}"

@@ -91,7 +91,7 @@ async def test_a_result_that_many_short_lived_processes_read_names_only_so_many(
         await live.read(KEY)
         for number in range(PROCESSES):
             await store_backend.scripts.read(
-                keys, KEY, awaits=0, by_need=0, process=f"{number:08x}", large=2**40
+                keys, KEY, awaits=0, required="", by_need=0, process=f"{number:08x}", large=2**40
             )
         assert len(await named(store_backend)) <= 100
         await store_backend.store.start(KEY, plan("d2"), 60, restart=False)

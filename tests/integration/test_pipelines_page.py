@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart_service.pipeline.providers import PROVIDERS
+from headstart_service.pipeline.providers import BUILT_IN
 from headstart_service.pipeline.step import step
 from headstart_service.sdk import LanguageModel, SpokenText
 from tests.support.processes import ROOT, Process, address_of, clean_environment
@@ -135,7 +135,7 @@ async def test_a_reader_gets_from_the_empty_folder_to_the_end(tmp_path: Path):
 def test_every_option_and_provider_is_in_the_reference():
     options = step.__kwdefaults__ or {}
     assert options
-    for name in (*options, *PROVIDERS):
+    for name in (*options, *BUILT_IN):
         assert f"`{name}`" in PAGE, name
 
 

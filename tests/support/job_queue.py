@@ -86,6 +86,7 @@ class FakeQueue(Ledger):
         self.lost: set[RunKey] = set()
         self.shown: WorkerState | None = None
         self.reported: dict[str, StepRecord] = {}
+        self.stopped: list[StepRecord] = []
         self.finished: list[str] = []
         self.slot_seconds: list[float | None] = []
         self.asked: list[tuple[str, int, int]] = []
@@ -97,6 +98,9 @@ class FakeQueue(Ledger):
         self.left = 0
         self.failing: set[str] = set()
         self.refusing: set[int] = set()
+
+    async def count_stopped(self, lease: Lease, stopped: StepRecord) -> None:
+        self.stopped.append(stopped)
 
     def _called(self, name: str) -> None:
         self.calls[name] += 1

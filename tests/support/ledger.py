@@ -149,13 +149,17 @@ class Dictionary:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], bytes] = {}
+        self.ttls: dict[tuple[str, str], float | None] = {}
         self.looks = 0
 
     async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         self.looks += 1
         return self.kept.get((namespace, digest))
 
-    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(
+        self, namespace: str, digest: str, result: bytes, ttl: float | None = None
+    ) -> None:
+        self.ttls[namespace, digest] = ttl
         self.kept[namespace, digest] = result
 
 

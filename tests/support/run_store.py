@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,8 @@ class FakeRunStore:
         self.reports: dict[RunKey, Mapping[str, pb.StepReport]] = {}
         self.bodies: dict[RunKey, bytes] = {}
         """Encoded results, for runs that have more than reports."""
+        self.required: AbstractSet[str] = frozenset()
+        """What the last read was required for."""
         self.lives_for = 60.0
         self.stats_of: dict[str, Stats] = {}
         """Counts by namespace."""
@@ -124,7 +127,14 @@ class FakeRunStore:
         await self._called("start", key, plan, ttl, more, key=key)
         return self.on_start
 
-    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+    async def read(
+        self,
+        key: RunKey,
+        *,
+        awaits: Awaits = Awaits.NOTHING,
+        required: AbstractSet[str] = frozenset(),
+    ) -> Snapshot:
+        self.required = required
         await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
 

@@ -96,6 +96,11 @@ class FakeAccounting:
     def gone(self, run: FakeRun, fate: str, now: float) -> None:
         """Note that a run was cancelled, has expired or was replaced."""
         if line := self._noted(run, now):
+            if fate != "expired":  # a worker stops what it has begun
+                for name, state in run.states(now).items():
+                    if state is StepState.RUNNING:
+                        spent = min(run.steps[name].after, now - run.taken_at())
+                        self._count(run, fate, max(0.0, spent))
             self._settle(line, fate)
 
     def message(self, namespace: str, now: float) -> pb.Ledger | None:

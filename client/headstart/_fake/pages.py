@@ -56,5 +56,6 @@ def pipelines_page(
                     needs=script.needs.get(step, ()),
                     max_attempts=1,
                     runs_on=pb.EXECUTOR_KIND_LOOP,
+                    pool="default",
                 )
     return answer

@@ -245,8 +245,8 @@ class FakeService:
         run, now = self._find(namespace, key), time.monotonic()
         cancelled = not run.status(now).ended and revision in {0, run.revision}
         if cancelled:
-            run.cancelled_at = now
             self._accounting.gone(run, "cancelled", now)
+            run.cancelled_at = now
             self.note_change()
         return pb.CancelPrecomputeResponse(
             namespace=run.namespace,

@@ -40,6 +40,7 @@ from headstart._messages.results import (
     StepReport,
     StepState,
     Touched,
+    UnservedStep,
 )
 from headstart.v1 import precompute_pb2 as pb
 
@@ -126,6 +127,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
     }
     return Results(
         **_run_from(message),
+        unserved_steps=_unserved(message),
         steps=steps,
         bridging=_bridging_from(message.bridging, steps) if is_bridging else None,
         custom=None
@@ -142,6 +144,7 @@ def run_status_from(message: pb.GetStatusResponse) -> Status:
     """Convert a run's status with its steps."""
     return Status(
         **_run_from(message),
+        unserved_steps=_unserved(message),
         steps={
             name: _known(_STEP_STATES, state, "step state")
             for name, state in sorted(message.steps.items())
@@ -259,6 +262,13 @@ def _artifact_from(step: str, message: pb.Artifact) -> Artifact:
     except ValueError as error:
         wrong = f"the service sent an artifact of step {step} that cannot be read: {error}"
         raise ServiceError(wrong) from None
+
+
+def _unserved(message: pb.GetResultsResponse | pb.GetStatusResponse) -> tuple[UnservedStep, ...]:
+    return tuple(
+        UnservedStep(step=each.step, pool=each.pool, reason=PENDING_REASONS.get(each.reason))
+        for each in message.unserved_steps
+    )
 
 
 class _Run(TypedDict):

@@ -64,6 +64,8 @@ class StepDescription:
     timeout: timedelta | None
     """How long one attempt may take."""
     max_attempts: int
+    pool: str = ""
+    """Which workers compute it; empty from servers that know no pools of steps."""
     runs_on: ExecutorKind | None = None
     """Where it runs; None if this client is too old to know it."""
     version: str = ""

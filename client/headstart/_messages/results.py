@@ -68,7 +68,7 @@ class PendingReason(StrEnum):
     NO_WORKER_FOR_VERSION = "no_worker_for_version"
     """Running workers have the pipeline in another version than the run was started with."""
     NO_WORKER_FOR_POOL = "no_worker_for_pool"
-    """No running worker serves the pool that the run's pipeline names."""
+    """No running worker serves the pool that the run's pipeline, or the step, names."""
 
 
 class StepOrigin(StrEnum):
@@ -150,6 +150,16 @@ class BridgingResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnservedStep:
+    """A step of another pool than its run's, for which there is no worker."""
+
+    step: str
+    pool: str
+    reason: PendingReason | None
+    """Why no worker computes it; None if this client is too old to know it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """A run and whatever exists of its results, whole or in part."""
 
@@ -170,6 +180,8 @@ class Results:
     """Why it failed or was cancelled, as data; also None if this client is too old to know it."""
     pending_reason: PendingReason | None = None
     """Why no worker takes a pending run, if that is so."""
+    unserved_steps: tuple[UnservedStep, ...] = ()
+    """Its steps of other pools for which there is no worker."""
     steps: Mapping[str, StepReport]
     """By name, one for each step of this run."""
     bridging: BridgingResults | None
@@ -260,6 +272,8 @@ class RunSummary:
 class Status(RunSummary):
     """A run without its results, with the state of each step."""
 
+    unserved_steps: tuple[UnservedStep, ...] = ()
+    """Its steps of other pools for which there is no worker."""
     steps: Mapping[str, StepState]
 
 

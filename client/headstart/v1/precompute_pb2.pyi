@@ -344,7 +344,7 @@ class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pending
     PENDING_REASON_NO_WORKER_FOR_VERSION: _PendingReason.ValueType  # 3
     """Running workers have the pipeline, but not in the version that the run was started with."""
     PENDING_REASON_NO_WORKER_FOR_POOL: _PendingReason.ValueType  # 4
-    """No running worker serves the pool that the run's pipeline names."""
+    """No running worker serves the pool that the run's pipeline, or the step, names."""
 
 class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
     """Why no worker takes a pending run. The run waits for a worker that does."""
@@ -358,7 +358,7 @@ PENDING_REASON_NO_WORKER_FOR_PIPELINE: PendingReason.ValueType  # 2
 PENDING_REASON_NO_WORKER_FOR_VERSION: PendingReason.ValueType  # 3
 """Running workers have the pipeline, but not in the version that the run was started with."""
 PENDING_REASON_NO_WORKER_FOR_POOL: PendingReason.ValueType  # 4
-"""No running worker serves the pool that the run's pipeline names."""
+"""No running worker serves the pool that the run's pipeline, or the step, names."""
 Global___PendingReason: _TypeAlias = PendingReason  # noqa: Y015
 
 class _StepOrigin:
@@ -1406,6 +1406,36 @@ class StepEstimate(_message.Message):
 Global___StepEstimate: _TypeAlias = StepEstimate  # noqa: Y015
 
 @_typing.final
+class UnservedStep(_message.Message):
+    """A step of another pool than its run's, for which there is no worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's name, as the maps by step have it."""
+    pool: _builtins.str
+    """The pool that the step names: see StepDescription."""
+    reason: Global___PendingReason.ValueType
+    """Why no worker computes it: of its pool, or of its pipeline or version there."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        reason: Global___PendingReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "reason", b"reason", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnservedStep: _TypeAlias = UnservedStep  # noqa: Y015
+
+@_typing.final
 class GetResultsResponse(_message.Message):
     """A run with whatever exists of its results, as one atomic read saw it."""
 
@@ -1447,6 +1477,7 @@ class GetResultsResponse(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    UNSERVED_STEPS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
@@ -1497,6 +1528,10 @@ class GetResultsResponse(_message.Message):
         """Of any other pipeline."""
 
     @_builtins.property
+    def unserved_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnservedStep]:
+        """Steps of other pools that wait for a worker, while no running worker can compute them."""
+
+    @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemResult]:
         """What there is of steps that run once for each item of a list and have not completed: the items that
         have ended, ordered by step and index. A stream that sends only changes has each item once; one that
@@ -1521,11 +1556,12 @@ class GetResultsResponse(_message.Message):
         custom: Global___CustomResults | None = ...,
         pending_reason: Global___PendingReason.ValueType = ...,
         failure_reason: Global___FailureReason.ValueType = ...,
+        unserved_steps: _abc.Iterable[Global___UnservedStep] | None = ...,
         items: _abc.Iterable[Global___ItemResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "items", b"items", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "items", b"items", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -1679,6 +1715,7 @@ class GetStatusResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    UNSERVED_STEPS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1715,6 +1752,10 @@ class GetStatusResponse(_message.Message):
     def steps(self) -> _containers.ScalarMap[_builtins.str, Global___StepState.ValueType]:
         """The state of each step of this run, by name."""
 
+    @_builtins.property
+    def unserved_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnservedStep]:
+        """See GetResultsResponse."""
+
     def __init__(
         self,
         *,
@@ -1731,10 +1772,11 @@ class GetStatusResponse(_message.Message):
         steps: _abc.Mapping[_builtins.str, Global___StepState.ValueType] | None = ...,
         pending_reason: Global___PendingReason.ValueType = ...,
         failure_reason: Global___FailureReason.ValueType = ...,
+        unserved_steps: _abc.Iterable[Global___UnservedStep] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "expires_at", b"expires_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2298,6 +2340,7 @@ class StepDescription(_message.Message):
     RUNS_ON_FIELD_NUMBER: _builtins.int
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     OPTIONAL_NEEDS_FIELD_NUMBER: _builtins.int
     EACH_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
@@ -2318,6 +2361,10 @@ class StepDescription(_message.Message):
     """Where it runs."""
     output_type: _builtins.str
     """What it returns, as Python writes it: "list[str]", "ndarray[float32]", or the name of a model."""
+    pool: _builtins.str
+    """Which workers compute it: those that serve this pool. Empty from servers that know no pools of
+    steps.
+    """
     each: _builtins.str
     """The input or step whose list it works on: it runs once for each item. Empty for other steps."""
     parallel: _builtins.int
@@ -2357,6 +2404,7 @@ class StepDescription(_message.Message):
         runs_on: Global___ExecutorKind.ValueType = ...,
         output_type: _builtins.str = ...,
         output_schema: _struct_pb2.Struct | None = ...,
+        pool: _builtins.str = ...,
         optional_needs: _abc.Iterable[_builtins.str] | None = ...,
         each: _builtins.str = ...,
         parallel: _builtins.int = ...,
@@ -2364,7 +2412,7 @@ class StepDescription(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["each", b"each", "max_attempts", b"max_attempts", "max_items", b"max_items", "memo", b"memo", "name", b"name", "needs", b"needs", "optional_needs", b"optional_needs", "output_schema", b"output_schema", "output_type", b"output_type", "parallel", b"parallel", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["each", b"each", "max_attempts", b"max_attempts", "max_items", b"max_items", "memo", b"memo", "name", b"name", "needs", b"needs", "optional_needs", b"optional_needs", "output_schema", b"output_schema", "output_type", b"output_type", "parallel", b"parallel", "pool", b"pool", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2601,8 +2649,8 @@ class GetStatsResponse(_message.Message):
 
     @_builtins.property
     def pools(self) -> _containers.MessageMap[_builtins.str, Global___Pool]:
-        """By name, the pools of workers that have had runs or have workers, in all namespaces. Empty for a
-        token that may not see all namespaces.
+        """By name, the pools of workers that this server's pipelines and steps name, or that have had runs or
+        workers, in all namespaces. Empty for a token that may not see all namespaces.
         """
 
     def __init__(

@@ -22,7 +22,6 @@ from ..domain import (
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.runs_on import EXECUTORS
 from ..pipeline.signatures import output_schema, output_type
-from ..pipeline.step import VISIBLE_OPTIONS
 from ..values.fragments import PROTO_REASON, PROTO_STATE, report_fragment, with_estimate
 from ..values.output_schemas import finite
 
@@ -74,6 +73,7 @@ def results_bytes(
     """
     head = pb.GetResultsResponse()
     fill_summary(head, snapshot.summary)
+    _fill_unserved(head, snapshot.summary)
     pending = [report_fragment(n, s) for n, s in snapshot.states.items() if s is StepState.PENDING]
     estimated = [
         with_estimate(name, snapshot.running[name], estimate)
@@ -98,9 +98,18 @@ def status_response(snapshot: Snapshot) -> pb.GetStatusResponse:
     """Return a run's status, and that of each of its steps."""
     response = pb.GetStatusResponse()
     fill_summary(response, snapshot.summary)
+    _fill_unserved(response, snapshot.summary)
     for name, state in snapshot.states.items():
         response.steps[name] = PROTO_STATE[state]
     return response
+
+
+def _fill_unserved(
+    message: pb.GetResultsResponse | pb.GetStatusResponse, summary: RunSummary
+) -> None:
+    """Write the steps of other pools for which there is no worker."""
+    for step, pool, lack in summary.unserved_steps:
+        message.unserved_steps.add(step=step, pool=pool, reason=_LACKS[lack])
 
 
 def fill_summary(message: Any, summary: RunSummary) -> None:
@@ -143,8 +152,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             output_type=output_type(pipeline.codec, step),
             optional_needs=sorted(pipeline.soft_needs(step)),
         )
-        for option in VISIBLE_OPTIONS:
-            value = getattr(step, option)
+        for option, value in pipeline.visible(step).items():
             if option == "runs_on":
                 message.runs_on = _EXECUTORS[value]
             elif isinstance(field := getattr(message, option), Duration):

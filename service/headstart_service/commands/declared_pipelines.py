@@ -17,6 +17,7 @@ from ..base import exit_codes
 from ..base.escaping import escaped
 
 if TYPE_CHECKING:
+    from ..pipeline.declared_providers import DeclaredProviders
     from ..pipeline.mistakes import Mistake
     from ..pipeline.pipeline import Pipeline
 
@@ -41,14 +42,14 @@ def references(wanted: Iterable[str]) -> dict[str, str]:
     Each of `wanted` is a MODULE:NAME or an installed distribution; empty for all installed ones
     and those of HEADSTART_PIPELINES. Raises ValueError for what offers none.
     """
-    from ..pipeline.registry import described, entry_points
+    from ..pipeline.entry_points import PIPELINES, described, entry_points
 
     found: dict[str, str] = {}
     for what in wanted:
         if ":" in what:
             found[what] = what
             continue
-        points = entry_points(what)
+        points = entry_points(PIPELINES, what)
         if what and not points:
             raise ValueError(
                 f"{what} is no MODULE:NAME, and no installed distribution that offers any"
@@ -67,13 +68,13 @@ def declared(references: Mapping[str, str]) -> tuple[list[Pipeline], list[Mistak
     a server needs.
     """
     from ..domain.errors import StartupError
-    from ..pipeline.checks import unknown_parameters
+    from ..pipeline.checks import provider_mistakes
     from ..pipeline.mistakes import gathered
-    from ..pipeline.providers import PROVIDERS
     from ..pipeline.registry import load
 
     found: dict[str, Pipeline] = {}
     with gathered() as mistakes:
+        own = registered(mistakes)
         for source, reference in references.items():
             try:
                 pipeline = load(reference, source)
@@ -86,9 +87,47 @@ def declared(references: Mapping[str, str]) -> tuple[list[Pipeline], list[Mistak
                     mistakes.append(_twice(first, pipeline))
                 continue
             found[pipeline.name] = pipeline
-            mistakes.extend(unknown_parameters(pipeline, PROVIDERS))
+            mistakes.extend(provider_mistakes(pipeline, own))
             mistakes.extend(_unshowable(pipeline))
+        mistakes.extend(_unusable(own, found.values()))
     return list(found.values()), mistakes
+
+
+def registered(mistakes: list[Mistake]) -> DeclaredProviders:
+    """Return the providers of authors that are registered here; note what is wrong with that."""
+    from ..domain.errors import StartupError
+    from ..pipeline.declared_providers import (
+        NO_PROVIDERS,
+        SETTING,
+        declared_providers,
+        split_references,
+    )
+    from ..pipeline.mistakes import Mistake
+
+    try:
+        return declared_providers(split_references(os.environ.get(SETTING, "")))
+    except StartupError as error:
+        source, _, text = str(error).partition(": ")
+        mistakes.append(Mistake(source, text))
+        return NO_PROVIDERS
+
+
+def _unusable(own: DeclaredProviders, pipelines: Iterable[Pipeline]) -> list[Mistake]:
+    """Return why providers that these pipelines take can be opened nowhere."""
+    from ..domain.errors import StartupError
+    from ..pipeline.mistakes import Mistake
+    from ..pipeline.provider_factory import load_factory
+
+    taken = {name for pipeline in pipelines for name in pipeline.providers()}
+    mistakes = []
+    for declared in (own[name] for name in sorted(taken & own.keys())):
+        try:
+            load_factory(declared)
+        except StartupError as error:
+            placed = _PLACE.fullmatch(str(error))
+            where, text = placed.groups() if placed else (declared.reference, str(error))
+            mistakes.append(Mistake(where, text))
+    return mistakes
 
 
 def _broken(error: Exception, source: str, reference: str) -> Mistake:

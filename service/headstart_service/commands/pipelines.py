@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base import exit_codes
@@ -64,7 +64,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     from ..pipeline.signatures import output_type
-    from ..pipeline.step import DIGEST_PARAMETER, VISIBLE_OPTIONS
+    from ..pipeline.step import DIGEST_PARAMETER
 
     rows = []
     for name in pipeline.order:
@@ -80,7 +80,7 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
                 "output_type": output_type(pipeline.codec, step),
-                **{option: getattr(step, option) for option in VISIBLE_OPTIONS},
+                **pipeline.visible(step),
             }
         )
     return rows
@@ -100,6 +100,11 @@ def _data(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def _kind(step: Mapping[str, Any], pipeline: Pipeline) -> str:
+    kind = "required" if step["required"] else "optional"
+    return kind if step["pool"] == pipeline.pool else f"{kind}, pool {step['pool']}"
+
+
 def _text(pipelines: Sequence[Pipeline]) -> str:
     if not pipelines:
         return "no pipelines"
@@ -111,7 +116,7 @@ def _text(pipelines: Sequence[Pipeline]) -> str:
             (
                 *(pipeline.name, step["name"], _taken(step, "needs")),
                 *(_taken(step, "inputs"), ", ".join(step["providers"])),
-                *(step["output_type"], "required" if step["required"] else "optional"),
+                *(step["output_type"], _kind(step, pipeline)),
             )
             for step in steps
         ]

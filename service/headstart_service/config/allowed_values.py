@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -28,10 +28,12 @@ _OF_KUBERNETES: Final = re.compile(
 _CHOICE: Final = re.compile(r"\^\(([\w|-]+)\)\$")
 _SPECIAL: Final = {
     "pipelines": "module:name, several separated by commas",
+    "providers": "module:name or parameter=module:name, several separated by commas",
     "pools": "names of 1 to 32 of a-z, 0-9 and '-', separated by commas",
     "cors_origins": "origins such as https://shop.example, or *, separated by commas",
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "anthropic_base_url": "a URL",
+    "embeddings_url": "a URL",
     "openai_base_url": "a URL",
     "language_model": RULE,
     "ray_address": "auto, a host and port, or a URL ray://",
@@ -61,16 +63,23 @@ def allowed(name: str, field: FieldInfo) -> str:
     return "text that is not empty" if filled else "text"
 
 
-def _range(rules: Iterable[Any]) -> str:
+def _range(rules: Sequence[Any]) -> str:
     low = high = None
     for rule in rules:
         low = getattr(rule, "ge", low)
         high = getattr(rule, "le", high)
     if low is not None and high is not None:
         return f" from {_number(low)} to {_number(high)}"
-    if low is not None:
-        return f", {_number(low)} or more"
-    return "" if high is None else f", {_number(high)} or less"
+    bounds = [
+        "" if low is None else f", {_number(low)} or more",
+        "" if high is None else f", {_number(high)} or less",
+    ]
+    for rule in rules:
+        if (above := getattr(rule, "gt", None)) is not None:
+            bounds.append(f", more than {_number(above)}")
+        if (below := getattr(rule, "lt", None)) is not None:
+            bounds.append(f", less than {_number(below)}")
+    return "".join(bounds)
 
 
 def _number(value: Any) -> str:

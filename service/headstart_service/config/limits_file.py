@@ -37,6 +37,8 @@ from .allowed_values import allowed
 from .model_names import ModelName
 from .reloaded_file import ReloadedFile, text_of
 
+EMBEDDINGS: Final = "embeddings"
+"""The provider of `embedder`, where that is an endpoint."""
 EVERY: Final = "*"
 _SETTING: Final = "HEADSTART_LIMITS"
 _STRICT: Final = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -7,92 +7,30 @@ from typing import Annotated, Any, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from . import model_settings, setting_checks
 from .allowed_values import PREFIX, allowed
+from .listening_settings import ListeningSettings
 from .model_names import is_model_name
 from .partitions import default_partitions
+from .storage_settings import StorageSettings
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
-KEYS = ("anthropic_api_key", "openai_api_key")
+KEYS = ("anthropic_api_key", "openai_api_key", "embeddings_key")
 """The settings that no argument of a process may tell."""
-API_URLS = ("anthropic_base_url", "openai_base_url")
-SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens")
+API_URLS = ("anthropic_base_url", "openai_base_url", "embeddings_url")
+SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens", "storage")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""
-LISTS = ("pipelines", "pools", "cors_origins")
+LISTS = ("pipelines", "providers", "pools", "cors_origins")
 """The settings that take several values, separated by commas."""
 _STRIPPED = ("redis_url", *KEYS, *API_URLS)
 """What is often read from a file with a line end."""
 
 
-class Settings(BaseSettings):
+class Settings(StorageSettings, ListeningSettings):
     """The settings of `headstart serve` and `headstart worker`. Durations are in seconds."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
-    )
-
-    host: str = Field(
-        "127.0.0.1",
-        description="Address of the gRPC and HTTP ports. `::` or `0.0.0.0` is every address, "
-        "`localhost` both loopback addresses.",
-    )
-    grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
-    http_port: int = Field(
-        8080,
-        ge=0,
-        le=65535,
-        description="HTTP port; 0 picks a free one. So does a worker when the default port is "
-        "taken.",
-    )
-    tls_cert: Path | None = Field(
-        None,
-        description="PEM file of the server's certificate chain. Certificate and key are read "
-        "again when they change.",
-    )
-    tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
-    tls_client_ca: Path | None = Field(
-        None,
-        description="PEM file of authorities (mTLS): only clients with a certificate of theirs "
-        "may connect.",
-    )
-    insecure: bool = Field(
-        False,
-        description="Whether the gRPC port may serve other machines without TLS, as in a "
-        "container.",
-    )
-    tokens: Path | None = Field(
-        None,
-        description="File of the tokens that callers need, read again when it changes; "
-        "`headstart token` makes its lines. Without a file no caller needs a token.",
-    )
-    limits: Path | None = Field(
-        None,
-        description="TOML file of the limits of namespaces and providers, read again when it "
-        "changes. Without a file every namespace weighs the same.",
-    )
-    reflection: bool = Field(True, description="Whether the gRPC port serves reflection.")
-    dashboard: bool = Field(True, description="Whether the HTTP port serves the live page.")
-    connect: bool = Field(
-        True, description="Whether the HTTP port serves the API with JSON, by the Connect protocol."
-    )
-    connect_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="Port of its own for that, not the HTTP port; 0 picks a free one. With a "
-        "certificate it speaks TLS.",
-    )
-    http_tls: bool = Field(
-        False,
-        description="Whether the HTTP port of `serve` speaks TLS, for probes and metrics too.",
-    )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Origins of web pages that may call over HTTP, separated by commas, such as "
-        "`https://shop.example`; `*` is every page, and needs tokens.",
-    )
     data_dir: Path = Field(
         Path(_DIRS.user_data_dir),
         description="Directory of the embedded Valkey's data and socket.",
@@ -283,6 +221,24 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = model_settings.api_key("openai")
     openai_api_key_file: Path | None = model_settings.api_key_file("openai")
     openai_base_url: str | None = model_settings.base_url("openai")
+    embeddings_url: str | None = Field(
+        None,
+        description="OpenAI-compatible endpoint of `embedder` instead of the local model, up to "
+        "`/v1`. Not with the word game.",
+    )
+    embeddings_model: str = Field(
+        "text-embedding-3-small", min_length=1, description="Model at that endpoint."
+    )
+    embeddings_key: SecretStr | None = Field(None, description="Key of that endpoint.")
+    embeddings_dimensions: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Length of its vectors. Without it a worker asks once when it starts.",
+    )
+    embeddings_batch: int = Field(
+        64, ge=1, le=2048, description="Most texts of one request to that endpoint."
+    )
     bridging: bool = Field(
         True,
         description="Whether bridging games are offered. Without them a worker loads a model only "
@@ -291,6 +247,35 @@ class Settings(BaseSettings):
     pipelines: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="More pipelines, beside those that installed packages offer.",
+    )
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Providers of your own, beside those of installed packages, for API and worker "
+        "processes.",
+    )
+    http_per_host: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Requests of the provider `http` to one host that a worker has under way.",
+    )
+    http_retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="How often `http` repeats a request after what may pass.",
+    )
+    open_limit: float = Field(
+        120.0,
+        ge=0.1,
+        le=3600,
+        description="How long each provider of your own may take to open and warm up.",
+    )
+    close_limit: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="How long providers of your own may take to close, after the drain.",
     )
     pools: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

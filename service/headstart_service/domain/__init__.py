@@ -15,6 +15,7 @@ from .accounting import (
 )
 from .events import (
     Announcement,
+    Awaited,
     Awaits,
     EventKind,
     Reported,
@@ -36,6 +37,7 @@ from .permits import (
     WaitsFor,
 )
 from .queue import (
+    ALL_STEPS,
     Claim,
     ExpectedRuns,
     Job,
@@ -50,6 +52,7 @@ from .runs import (
     DEFAULT_NAMESPACE,
     DEFAULT_POOL,
     MAX_KEY_BYTES,
+    STEP_RUN,
     Cancelled,
     Inspection,
     Lack,
@@ -66,6 +69,7 @@ from .runs import (
     StepState,
     StepWork,
     Touched,
+    UnservedStep,
     digest,
     has_control_characters,
     in_pool,
@@ -75,12 +79,15 @@ from .runs import (
 )
 
 __all__ = [
+    "ALL_STEPS",
     "DEFAULT_NAMESPACE",
     "DEFAULT_POOL",
     "MAX_KEY_BYTES",
+    "STEP_RUN",
     "Announcement",
     "Ask",
     "AskAnswer",
+    "Awaited",
     "Awaits",
     "CallOutcome",
     "Cancelled",
@@ -123,6 +130,7 @@ __all__ = [
     "Touched",
     "Turn",
     "Unserved",
+    "UnservedStep",
     "WaitsFor",
     "Weights",
     "Withdrawal",

@@ -24,6 +24,7 @@ SDK in `providers`); `api/status` alone translates these into gRPC codes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -149,8 +150,9 @@ class ExecutorUnavailable(HeadstartError):
 class StepFailed(HeadstartError):
     """A step cannot give its result. The message is shown to callers, so it holds no secrets.
 
-    Raise it with `retry=False` when another attempt would fail in the same way. Callers get the
-    `failure_reason` as data, such as DEPENDENCY_AWAY when a service did not answer.
+    Raise it with `retry=False` when another attempt would fail in the same way, and with
+    `retry_after` seconds when one may succeed only then. Callers get the `failure_reason` as data,
+    such as DEPENDENCY_AWAY when a service did not answer.
     """
 
     def __init__(
@@ -159,10 +161,15 @@ class StepFailed(HeadstartError):
         *,
         retry: bool = True,
         failure_reason: FailureReason = FailureReason.STEP_FAILED,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(reason)
+        if retry_after is not None and not 0 <= retry_after < math.inf:
+            raise ValueError(f"retry_after must be 0 seconds or more, is {retry_after}")
         self.retry = retry
         self.failure_reason = failure_reason
+        self.retry_after = retry_after
+        """Seconds before the next try; None for the step's own backoff."""
 
 
 class StartupError(HeadstartError):

@@ -17,6 +17,8 @@ class EventKind(StrEnum):
     """Steps ended."""
     REPORTED = "reported"
     """A caller reported the results of steps."""
+    AWAITED = "awaited"
+    """A caller waits for steps. Only the run's worker receives it."""
     RELEASED = "released"
     UNSERVED = "unserved"
     """A worker set the run aside, because it does not offer what the run needs."""
@@ -88,6 +90,16 @@ class Unserved:
 
     partition: int
     runs_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Callers wait for these steps of a run: they need not settle."""
+
+    key: RunKey
+    run: str
+    """The run's id."""
+    steps: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

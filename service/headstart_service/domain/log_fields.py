@@ -15,7 +15,7 @@ def fields(event: str = "", key: RunKey | None = None, **more: Any) -> Mapping[s
     """What `extra` takes: the event's name, the run it is about, and further fields by name."""
     attributes: dict[str, Any] = {"event": event} if event else {}
     if key is not None:
-        attributes |= {"namespace": key.namespace, "key": key.key}
+        attributes |= _of_key(key)
     return {FIELDS: attributes | more}
 
 
@@ -23,11 +23,16 @@ def of_claim(claim: Claim, worker: str) -> Mapping[str, Any]:
     """The fields of every line about a claimed run."""
     lease = claim.lease
     return {
-        "namespace": lease.job.key.namespace,
-        "key": lease.job.key.key,
+        **_of_key(lease.job.key),
         "run": lease.job.run,
         "revision": claim.revision,
         "attempt": lease.attempt,
         "worker": worker,
         "pipeline": claim.pipeline,
     }
+
+
+def _of_key(key: RunKey) -> dict[str, Any]:
+    """Return a run's names; of a step run, those of its run and the step."""
+    found = {"namespace": key.namespace, "key": key.owner.key}
+    return found | {"step": key.step} if key.step else found

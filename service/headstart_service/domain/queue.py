@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .items import KeptItems
 from .runs import DEFAULT_POOL, RunKey, StepRecord, runs_class
@@ -80,6 +80,19 @@ class Claim:
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
     items: Mapping[str, KeptItems] = field(default_factory=dict)
     """The items that an earlier holder has ended, of steps that it has not."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
+    awaited: frozenset[str] = frozenset()
+    """The steps for which callers wait, or ALL_STEPS."""
+
+    @property
+    def step(self) -> str:
+        """The only step that it computes, of a step run; empty for a run."""
+        return self.lease.job.key.step
+
+
+ALL_STEPS: Final = "*"
+"""Among steps for which callers wait: all of the run's."""
 
 
 ExpectedRuns = Callable[[], Mapping[str, int]]

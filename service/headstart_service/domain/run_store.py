@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from .accounting import Stats
@@ -54,11 +55,18 @@ class RunStore(Protocol):
         """Start, join or reuse a run."""
         ...
 
-    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+    async def read(
+        self,
+        key: RunKey,
+        *,
+        awaits: Awaits = Awaits.NOTHING,
+        required: AbstractSet[str] = frozenset(),
+    ) -> Snapshot:
         """Return a run with its results, which counts as reading them. Raises RunNotFound.
 
         What the caller `awaits` is announced to this process from then on, and so is what outdates
-        an ended run. A queued run goes before runs for which no caller waits.
+        an ended run. A queued run goes before runs for which no caller waits. `required` are the
+        steps for which callers wait, or ALL_STEPS: these begin at once, even if they settle.
         """
         ...
 

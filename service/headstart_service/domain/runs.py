@@ -67,14 +67,36 @@ class Outcome(StrEnum):
     REPLACED = "replaced"
 
 
+STEP_RUN: Final = "\x1f"
+"""Stands between the key of a run and the step of its step run; no caller's key has it."""
+
+
 class RunKey(NamedTuple):
-    """A caller's name for a run, inside its namespace. A tuple: hashed and compared in C."""
+    """A caller's name for a run, inside its namespace. A tuple: hashed and compared in C.
+
+    A *step run* computes one step of a run in the step's own pool. Its key is the run's, with the
+    step's name behind it.
+    """
 
     namespace: str
     key: str
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.key}"
+        return f"{self.namespace}/{self.key.replace(STEP_RUN, ' step ')}"
+
+    @property
+    def owner(self) -> RunKey:
+        """The run that callers know: this one, or the one that a step run belongs to."""
+        return RunKey(self.namespace, self.key.partition(STEP_RUN)[0]) if self.step else self
+
+    @property
+    def step(self) -> str:
+        """The step of a step run; empty for a run."""
+        return self.key.partition(STEP_RUN)[2]
+
+    def step_run(self, step: str) -> RunKey:
+        """Return the key of the step run of this run's step."""
+        return RunKey(self.namespace, f"{self.key}{STEP_RUN}{step}")
 
     def violations(self) -> list[Violation]:
         """The rules that this key breaks."""
@@ -122,6 +144,10 @@ class RunPlan:
     """Of the pipeline, its version, the versions of its steps here, and all inputs."""
     steps: Mapping[str, str]
     """This run's steps in order, each with the digest of just what it depends on."""
+    pools: Mapping[str, str] = field(default_factory=dict)
+    """The pool of each step that is in another one than the pipeline."""
+    settling: Sequence[str] = ()
+    """Those that begin only once their digest has been the same for a while."""
 
 
 def runs_class(pipeline: str, definition: str) -> str:
@@ -212,6 +238,14 @@ class StepRecord:
     revision takes it over: the missing step may have a result there."""
 
 
+class UnservedStep(NamedTuple):
+    """A step that waits for a worker of its pool, while no worker can take it."""
+
+    step: str
+    pool: str
+    lack: Lack
+
+
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """A run without its results."""
@@ -227,6 +261,8 @@ class RunSummary:
     error: str
     lacks: Lack | None = None
     """Of a pending run: why no worker can take it."""
+    unserved_steps: tuple[UnservedStep, ...] = ()
+    """Its steps of other pools that no worker can take now."""
     failure_reason: FailureReason | None = None
     """Why it failed or was cancelled: `error` as data."""
 

@@ -1,52 +1,41 @@
-"""Checks whole pipelines against what workers provide, and against where their steps run."""
+"""Checks whole pipelines against the providers that exist, and against where their steps run."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..domain.errors import StartupError
+from .declared_providers import DeclaredProviders
 from .mistakes import Mistake, line_of
 from .pipeline import Pipeline
+from .providers import BUILT_IN
 from .runs_on import REMOTE_EXECUTORS, find, where
-from .step import DIGEST_PARAMETER
+from .step import DIGEST_PARAMETER, Step
 
 
-def unknown_parameters(pipeline: Pipeline, providers: Collection[str]) -> list[Mistake]:
-    """Find parameters that are neither input nor step nor one of these providers."""
-    known = {*pipeline.by_name, *pipeline.inputs.model_fields, DIGEST_PARAMETER, *providers}
-    mistakes = []
+def provider_mistakes(pipeline: Pipeline, own: DeclaredProviders) -> list[Mistake]:
+    """Find what is wrong with the providers that a pipeline's steps take.
+
+    They are the built-in ones and `own`, those of authors. An input or step of an own provider's
+    name is a mistake, too: a reader could not tell which of them a parameter means.
+    """
+    found = [*_unknown(pipeline, own), *_clashes(pipeline, own)]
     for step in pipeline.steps:
-        for name in step.parameters:
-            if name not in known:
-                near = difflib.get_close_matches(name, known - {step.name}, 1)
-                known_providers = ", ".join(sorted(providers))
-                advice = f"did you mean {near[0]}?" if near else f"providers: {known_providers}"
-                mistakes.append(
-                    Mistake(
-                        line_of(step.function, name),
-                        f"step {step.name}: parameter {name} is no input, step or provider of "
-                        f"pipeline {pipeline.name}; {advice}",
-                    )
-                )
-    return mistakes
+        found += _foreign(pipeline, step)
+    return found
 
 
 def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
     """Raise StartupError about a step that its place cannot import, or not give what it takes."""
     for pipeline in pipelines:
-        providers = pipeline.providers()
         for step in pipeline.steps:
             if step.runs_on not in REMOTE_EXECUTORS:
                 continue
+            for mistake in _foreign(pipeline, step):
+                raise StartupError(str(mistake))
             at = f"{where(step.function)}: pipeline {pipeline.name}, step {step.name}"
-            foreign = [name for name in step.parameters if name in providers]
-            if foreign:
-                raise StartupError(
-                    f"{at}: parameter {foreign[0]} lives in the worker, and no step with "
-                    f"runs_on={step.runs_on!r} can have it"
-                )
             if not _importable(step.function):
                 function = step.function
                 raise StartupError(
@@ -59,6 +48,53 @@ def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
                     f"{at}: its actor must be importable as {actor.__module__}:"
                     f"{actor.__qualname__}, which is something else"
                 )
+
+
+def _unknown(pipeline: Pipeline, own: DeclaredProviders) -> Iterator[Mistake]:
+    """Find parameters that are neither input nor step nor provider."""
+    providers = {*BUILT_IN, *own}
+    known = {*pipeline.by_name, *pipeline.inputs.model_fields, DIGEST_PARAMETER, *providers}
+    for step in pipeline.steps:
+        for name in step.parameters:
+            if name not in known:
+                near = difflib.get_close_matches(name, known - {step.name}, 1)
+                known_providers = ", ".join(sorted(providers))
+                advice = f"did you mean {near[0]}?" if near else f"providers: {known_providers}"
+                yield Mistake(
+                    line_of(step.function, name),
+                    f"step {step.name}: parameter {name} is no input, step or provider of "
+                    f"pipeline {pipeline.name}; {advice}",
+                )
+
+
+def _clashes(pipeline: Pipeline, own: DeclaredProviders) -> Iterator[Mistake]:
+    """Find inputs and steps that have the name of an author's provider."""
+    for name, provider in own.items():
+        step = pipeline.by_name.get(name)
+        kind = "a step" if step is not None else "an input"
+        if step is not None or name in pipeline.inputs.model_fields:
+            yield Mistake(
+                pipeline.where if step is None else line_of(step.function),
+                f"pipeline {pipeline.name}: {name} is both {kind} and a provider, "
+                f"{provider.reference} ({provider.source}): rename one of them",
+            )
+
+
+def _foreign(pipeline: Pipeline, step: Step) -> Iterator[Mistake]:
+    """Find providers that the step takes and its executor cannot give it."""
+    if step.runs_on not in REMOTE_EXECUTORS:
+        return
+    for name in step.parameters:
+        if name not in pipeline.providers() or (step.runs_on == "process" and name not in BUILT_IN):
+            continue
+        rule = "no step on Ray can take a provider"
+        if step.runs_on == "process":
+            rule = "a step in a process can take no built-in provider"
+        yield Mistake(
+            line_of(step.function, name),
+            f"pipeline {pipeline.name}, step {step.name}: parameter {name} lives in the worker, "
+            f"and runs_on={step.runs_on!r}: {rule}; let a step on the loop or in a thread take it",
+        )
 
 
 def _importable(found: Callable[..., Any]) -> bool:

@@ -1,8 +1,7 @@
-"""Steps that run once for each item of a list: their options, and digests of items."""
+"""Steps that run once for each item of a list: their limits, and digests of items."""
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -17,35 +16,11 @@ PARALLEL: Final = 8
 """Items that a step computes at a time, by default."""
 MAX_ITEMS: Final = 1_000
 """Items that a list may have, by default."""
-_MOST_PARALLEL: Final = 100
-_MOST_ITEMS: Final = 10_000
+MOST_PARALLEL: Final = 100
+MOST_ITEMS: Final = 10_000
 NOT_A_LIST: Final = object()
 """Stands for the items of a type that is no list."""
 _LISTS: Final = (list, tuple, Sequence)
-
-
-def check_each(
-    where: str, each: str, parallel: int, max_items: int, parameters: Sequence[inspect.Parameter]
-) -> None:
-    """Refuse options of `@step` that no step can have, `where` is the step and its line.
-
-    Raises ValueError for a number out of its range, and TypeError for a wrong parameter.
-    """
-    if not each:
-        if (parallel, max_items) != (PARALLEL, MAX_ITEMS):
-            raise ValueError(f"{where}: parallel and max_items are for a step with each")
-        return
-    if not 1 <= parallel <= _MOST_PARALLEL:
-        raise ValueError(f"parallel must be 1 to {_MOST_PARALLEL}, is {parallel}")
-    if not 1 <= max_items <= _MOST_ITEMS:
-        raise ValueError(f"max_items must be 1 to {_MOST_ITEMS:,}, is {max_items}")
-    named = {parameter.name: parameter for parameter in parameters}
-    if each not in named:
-        raise TypeError(
-            f"{where}: each is {each!r}, which must be one of its parameters: {', '.join(named)}"
-        )
-    if named[each].default is not inspect.Parameter.empty:
-        raise TypeError(f"{where}: parameter {each} is an item, so it must have no default")
 
 
 def item_type(kind: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
 from typing import Any, Final
@@ -26,7 +27,7 @@ from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
 from .named_models import LANGUAGE_MODEL, model_key
 from .soft_needs import soft_needs
-from .step import DIGEST_PARAMETER, Step
+from .step import DIGEST_PARAMETER, VISIBLE_OPTIONS, Step
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What a pipeline may be called: records and lists of the store have names between blanks."""
@@ -54,7 +55,7 @@ class Pipeline:
     codec: ResultCodec = field(default_factory=ArtifactCodec)
     """How steps' values are kept: by their annotations, unless the pipeline has its own message."""
     pool: str = field(default=DEFAULT_POOL, kw_only=True)
-    """Which workers run it: those that serve this pool."""
+    """Which workers run it: those that serve this pool. A step may name another one for itself."""
     language_model: str = field(default="", kw_only=True)
     """What its steps get as `language_model`, such as "openai:NAME"; empty: what settings name."""
     by_name: Mapping[str, Step] = field(init=False)
@@ -63,8 +64,8 @@ class Pipeline:
     definition: str = field(init=False)
     """A digest of the name, the version, the inputs' names and each step's name, version and needs.
 
-    A pool other than the default one stands behind it. Processes whose definitions differ do not
-    compute each other's runs."""
+    Steps of other pools are part of it. A pool other than the default one stands behind it.
+    Processes whose definitions differ do not compute each other's runs."""
     _needs: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
     _soft: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
     where: str = field(init=False, repr=False, compare=False)
@@ -101,10 +102,13 @@ class Pipeline:
             (step.name, step.version, self.needs(step), *self._unlike_others(step))
             for step in in_order
         ]
-        fields = sorted(self.inputs.model_fields)
-        # A pipeline that names no model keeps the definition that it had before models had names.
-        model = [self.language_model] if self.language_model else []
-        return in_pool(digest([self.name, self.version, fields, steps, *model])[:_SHORT], self.pool)
+        about: list[Any] = [self.name, self.version, sorted(self.inputs.model_fields), steps]
+        # A pipeline without a model, or steps elsewhere, keeps the definition that it had before.
+        if self.language_model:
+            about.append(self.language_model)
+        if elsewhere := self.steps_elsewhere:
+            about.append([self.pool, elsewhere])
+        return in_pool(digest(about)[:_SHORT], self.pool)
 
     def _unlike_others(self, step: Step) -> list[Any]:
         """Return what only some steps have: those of others keep their digests."""
@@ -115,6 +119,26 @@ class Pipeline:
     def runs_class(self) -> str:
         """What a worker must offer to compute its runs."""
         return runs_class(self.name, self.definition)
+
+    def pool_of(self, step: Step) -> str:
+        """Return the pool whose workers compute this step."""
+        return step.pool or self.pool
+
+    def visible(self, step: Step) -> Mapping[str, Any]:
+        """Return the options of a step that callers and operators see."""
+        return {name: getattr(step, name) for name in VISIBLE_OPTIONS} | {
+            "pool": self.pool_of(step)
+        }
+
+    @cached_property
+    def steps_elsewhere(self) -> Mapping[str, str]:
+        """The pool of each step that is in another one than the pipeline."""
+        pools = {name: self.pool_of(step) for name, step in self.by_name.items()}
+        return {name: pool for name, pool in pools.items() if pool != self.pool}
+
+    def definition_in(self, pool: str) -> str:
+        """Return what workers of this pool offer: its own runs, or its steps of that pool."""
+        return in_pool(self.definition.partition("/")[0], pool)
 
     def _misnamed(self) -> list[str]:
         found = []
@@ -183,6 +207,11 @@ class Pipeline:
         """Of `needs` those that `step` can do without."""
         return self._soft[step.name]
 
+    def marked_needs(self, step: Step) -> tuple[str, ...]:
+        """Return `needs` as the store takes them: '?' before each that `step` can do without."""
+        soft = self._soft[step.name]
+        return tuple(f"?{need}" if need in soft else need for need in self._needs[step.name])
+
     def hard_needs(self, step: Step) -> tuple[str, ...]:
         """Of `needs` those without which `step` is skipped."""
         soft = self._soft[step.name]
@@ -197,10 +226,11 @@ class Pipeline:
                 found.add(name)
         return found
 
-    def providers(self) -> set[str]:
-        """The names of everything that a worker must provide for this pipeline."""
+    def providers(self, steps: Iterable[Step] | None = None) -> set[str]:
+        """The names of everything that a worker must provide for this pipeline, or these steps."""
         known = {*self.by_name, *self.inputs.model_fields, DIGEST_PARAMETER}
-        return {p for step in self.steps for p in step.parameters} - known
+        used = self.steps if steps is None else steps
+        return {p for step in used for p in step.parameters} - known
 
     def provider_key(self, parameter: str) -> str:
         """Return under which name a worker has the provider of this parameter."""
@@ -235,6 +265,8 @@ class Pipeline:
             definition=self.definition,
             digest=digest([self.name, self.version, plain, steps]),
             steps=steps,
+            pools={name: pool for name, pool in self.steps_elsewhere.items() if name in steps},
+            settling=tuple(name for name in steps if self.by_name[name].settle),
         )
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a worker provides: a step has what it names as a parameter, and need not import it.
+"""The built-in providers: a step has what it names as a parameter, and need not import it.
 
 Providers satisfy these protocols without knowing them; so does what a test puts in their place.
 `identity` is all that a provider's answers depend on beside the question, in printable ASCII
@@ -10,15 +10,21 @@ answers change. An absent or empty one means: the same everywhere, as for `http`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+from ..values.references import Reference
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
-PROVIDERS: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http"})
+BUILT_IN: Final = frozenset({"embedder", "vocabulary", "scan", "language_model", "http", "storage"})
 """The names that a step's parameter may have, beside the pipeline's inputs and steps. The type of
-`http` is httpx2.AsyncClient; the protocols below are those of the others."""
+`http` is httpx2.AsyncClient; the protocols below are those of the others. Authors register more:
+see `declared_providers`."""
 
 
 class Embedder(Protocol):
@@ -92,4 +98,20 @@ class RelevanceScan(Protocol):
 
     async def rate(self, anchor: NDArray[np.float32], target: NDArray[np.float32]) -> Ratings:
         """Compute min(w·anchor, w·target), the relevance, for each vocabulary word w."""
+        ...
+
+
+class Storage(Protocol):
+    """Keeps data outside Redis: the parameter `storage`."""
+
+    async def put(self, data: bytes | Path) -> Reference:
+        """Keep these bytes, or those of a local file, and return their reference."""
+        ...
+
+    async def get(self, reference: Reference) -> bytes:
+        """Return the data. Raises StepFailed when they are gone, or are not those of before."""
+        ...
+
+    def open(self, reference: Reference) -> AbstractContextManager[BinaryIO]:
+        """Open the data for reading, in a step that `runs_on="thread"`: this blocks."""
         ...

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import EntryPoint
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from headstart._for_service import not_one_of
 
 from ..domain.errors import InvalidRequest, StartupError, Violation
-from .checks import refuse_unreachable, unknown_parameters
+from .checks import provider_mistakes, refuse_unreachable
+from .declared_providers import NO_PROVIDERS, DeclaredProviders
+from .entry_points import PIPELINES, described, entry_points
 from .named_models import LANGUAGE_MODEL
 from .pipeline import Pipeline
-from .providers import PROVIDERS
-
-GROUP: Final = "headstart.pipelines"
-"""The group of entry points by which an installed distribution offers pipelines."""
+from .step import Step
 
 
 class Registry:
@@ -27,7 +22,18 @@ class Registry:
     Raises StartupError when two share a name, or a step cannot run where `runs_on` names.
     """
 
-    def __init__(self, pipelines: Iterable[Pipeline]) -> None:
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        own_providers: DeclaredProviders = NO_PROVIDERS,
+        served: Collection[str] = (),
+    ) -> None:
+        """Hold these pipelines; `own_providers` are those of authors that their steps may take.
+
+        Of their steps those of the pools in `served` run here; none means all.
+        """
+        self._own_providers = own_providers
+        self._served = frozenset(served)
         self._by_name: dict[str, Pipeline] = {}
         for pipeline in pipelines:
             first = self._by_name.setdefault(pipeline.name, pipeline)
@@ -42,31 +48,53 @@ class Registry:
         return iter(self._by_name.values())
 
     def providers(self) -> set[str]:
-        """The names of the providers that the pipelines' steps take."""
-        return {name for pipeline in self for name in pipeline.providers()}
+        """The names of the providers that the steps which run here take."""
+        return {name for each in self for name in each.providers(self.steps_here(each))}
+
+    def own_providers(self, *runs_on: str) -> DeclaredProviders:
+        """The providers of authors that steps take: those that run there, by default all."""
+        steps = (step for pipeline in self for step in self.steps_here(pipeline))
+        named = {p for s in steps if not runs_on or s.runs_on in runs_on for p in s.parameters}
+        taken = named & self.providers()
+        return {name: own for name, own in self._own_providers.items() if name in taken}
 
     @property
     def language_models(self) -> set[str]:
         """The language models that the pipelines name; an empty name is that of the settings."""
-        taking = (each for each in self if LANGUAGE_MODEL in each.providers())
+        taking = (each for each in self if LANGUAGE_MODEL in each.providers(self.steps_here(each)))
         return {pipeline.language_model for pipeline in taking}
 
     @property
     def pools(self) -> set[str]:
-        """The pools that the pipelines name."""
-        return {pipeline.pool for pipeline in self}
+        """The pools that the pipelines or their steps name, of those that are served here."""
+        return {pool for pipeline in self for pool in self.pools_of(pipeline)}
+
+    def pools_of(self, pipeline: Pipeline) -> set[str]:
+        """Return the pipeline's own pool, and those of its steps, as far as they are served."""
+        named = {pipeline.pool, *pipeline.steps_elsewhere.values()}
+        return {pool for pool in named if self.serves(pool)}
+
+    def serves(self, pool: str) -> bool:
+        """Return whether runs and steps of this pool are run here."""
+        return not self._served or pool in self._served
+
+    def steps_here(self, pipeline: Pipeline) -> Sequence[Step]:
+        """Return the steps of a pipeline that run here: those of the pools that are served."""
+        return [step for step in pipeline.steps if self.serves(pipeline.pool_of(step))]
 
     def of_pools(self, pools: Sequence[str]) -> Registry:
-        """Return the pipelines that these pools run; no pools means all.
+        """Return the pipelines of which these pools run something; no pools means all.
 
-        Raises StartupError that names each pool which no pipeline names.
+        Raises StartupError that names each pool which no pipeline and no step names.
         """
         if unknown := [pool for pool in pools if pool not in self.pools]:
             known = ", ".join(sorted(self.pools)) or "none"
             raise StartupError(
                 f"HEADSTART_POOLS: no pipeline here names {', '.join(unknown)}; they name: {known}"
             )
-        return Registry(pipeline for pipeline in self if not pools or pipeline.pool in pools)
+        served = Registry(self, self._own_providers, pools)
+        chosen = (each for each in served if served.pools_of(each))
+        return Registry(chosen, self._own_providers, pools)
 
     def find(self, name: str) -> Pipeline | None:
         """The pipeline of this name, if there is one."""
@@ -80,20 +108,23 @@ class Registry:
         return pipeline
 
 
-def load_pipelines(references: Sequence[str]) -> list[Pipeline]:
-    """The pipelines that `module:name` references point at.
+def load_pipelines(
+    references: Sequence[str], own: DeclaredProviders = NO_PROVIDERS
+) -> list[Pipeline]:
+    """The pipelines that `module:name` references point at; steps may take `own` providers.
 
     Raises StartupError, naming the reference, when one does not lead to a Pipeline.
     """
-    return [_checked(load(reference, "HEADSTART_PIPELINES")) for reference in references]
+    return [_checked(load(reference, "HEADSTART_PIPELINES"), own) for reference in references]
 
 
-def load_installed() -> list[Pipeline]:
+def load_installed(own: DeclaredProviders = NO_PROVIDERS) -> list[Pipeline]:
     """The pipelines that installed distributions offer, in the order of their entry points' names.
 
     Raises StartupError, naming the distribution, when one does not lead to a Pipeline.
     """
-    return [_checked(load(point.value, described(point))) for point in entry_points()]
+    points = entry_points(PIPELINES)
+    return [_checked(load(point.value, described(point)), own) for point in points]
 
 
 def load(reference: str, source: str) -> Pipeline:
@@ -109,27 +140,9 @@ def load(reference: str, source: str) -> Pipeline:
     return pipeline
 
 
-def entry_points(distribution: str = "") -> list[EntryPoint]:
-    """Those of the group `headstart.pipelines`, of one distribution or of all, by name."""
-    found = importlib.metadata.entry_points(group=GROUP)
-    wanted = _normal(distribution)
-    chosen = [p for p in found if not wanted or (p.dist and _normal(p.dist.name) == wanted)]
-    return sorted(chosen, key=lambda point: (point.name, point.value))
-
-
-def described(point: EntryPoint) -> str:
-    """Describe an entry point to operators: its distribution, and its name there."""
-    whose = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-    return f"distribution {whose}, entry point {point.name} of {GROUP}"
-
-
-def _checked(pipeline: Pipeline) -> Pipeline:
+def _checked(pipeline: Pipeline, own: DeclaredProviders) -> Pipeline:
     """The pipeline, if workers have all that its steps name. Raises StartupError if not."""
-    mistakes = unknown_parameters(pipeline, PROVIDERS)
+    mistakes = provider_mistakes(pipeline, own)
     if mistakes:
         raise StartupError("\n".join(map(str, mistakes)))
     return pipeline
-
-
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -16,15 +16,16 @@ from typing import Any, Final, Generic
 
 from typing_extensions import ParamSpec, TypeVar
 
-from .each import MAX_ITEMS, PARALLEL, check_each
+from .each import MAX_ITEMS, PARALLEL
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
+from .step_options import check_options
 
 DIGEST_PARAMETER = "step_digest"
 VISIBLE_OPTIONS: Final = (
     *("required", "timeout", "max_attempts", "runs_on", "version", "memo"),
-    *("each", "parallel", "max_items"),
+    *("each", "parallel", "max_items", "pool"),
 )
 """The options that callers and operators see. StepDescription has a field of each name."""
 
@@ -70,6 +71,18 @@ class Step(Generic[P, R]):
     """How many items it computes at a time, at most; 0 without `each`."""
     max_items: int = 0
     """How many items the list may have; 0 without `each`."""
+    pool: str = ""
+    """Which workers compute it: those that serve this pool; empty means the pipeline's."""
+    settle: float = 0.0
+    """Seconds for which its digest must have been the same before it begins."""
+    retry_on: tuple[type[Exception], ...] | None = None
+    """What allows another try: see `retry_kinds`."""
+    ttl: float | None = None
+    """Seconds that its memos live; None for the worker's setting."""
+    memo_failures: float | None = None
+    """Seconds for which a failure is remembered as a result is; None for none."""
+    max_bytes: int | None = None
+    """The most bytes that its result may have, below the worker's own limit."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here, without its rules: no timeout, no further try, no executor."""
@@ -90,6 +103,12 @@ def step(
     each: str = "",
     parallel: int = PARALLEL,
     max_items: int = MAX_ITEMS,
+    pool: str = "",
+    settle: float = 0.0,
+    retry_on: tuple[type[Exception], ...] | None = None,
+    ttl: float | None = None,
+    memo_failures: float | None = None,
+    max_bytes: int | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
 
@@ -98,7 +117,8 @@ def step(
         required: The run fails when this step fails.
         timeout: Seconds for a try.
         max_attempts: Tries, when a step raises or times out.
-        backoff: Seconds before the second try, doubled before each later one.
+        backoff: Most seconds before the second try, doubled before each later one. The pause is
+            random up to that.
         when: A function of the inputs that returns whether a run has this step. None means always.
         version: A change invalidates this step and its dependents alone.
         memo: Its result serves other runs of the namespace with the same parameters.
@@ -106,28 +126,47 @@ def step(
             "ray".
         ray: A `RayOptions`, for a step on Ray alone.
         each: The parameter that is one item of the list of this name, an input or another step: it
-            runs once for each item. `timeout`, `max_attempts` and `memo` count for each.
+            runs once for each item. Rules of tries and memos count for each, `max_bytes` for all.
         parallel: Items at a time, 1 to 100.
         max_items: Items that the list may have, 1 to 10,000.
+        pool: The pool of workers that compute it, if that is not the pipeline's.
+        settle: Seconds for which its inputs must be stable before it begins, at most 60. It begins
+            at once when a caller waits for it.
+        retry_on: Exceptions after which it is tried again; `TimeoutError` is its timeout, too.
+            None means all but mistakes, such as `ValueError` and `TypeError`.
+        ttl: Seconds that its memos live. None means `HEADSTART_MEMO_TTL`.
+        memo_failures: Seconds for which its failure serves as a memo, too. None means not at all.
+        max_bytes: Most bytes of its result, below `HEADSTART_MAX_ARTIFACT_BYTES`.
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
-            parameters; `each` names no parameter, or one with a default; or the decorator is
-            written without parentheses.
+            parameters; `retry_on` has no exception; `each` names no parameter, or one with a
+            default; or the decorator is written without parentheses.
         ValueError: A rule is out of its range.
     """
     if undecorated:
         raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")
-    if timeout <= 0:
-        raise ValueError(f"timeout must be more than 0 seconds, is {timeout}")
-    if max_attempts < 1:
-        raise ValueError(f"max_attempts must be 1 or more, is {max_attempts}")
-    if backoff < 0:
-        raise ValueError(f"backoff must be 0 seconds or more, is {backoff}")
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "max_attempts": max_attempts,
+        "backoff": backoff,
+        "memo": memo,
+        "settle": settle,
+        "retry_on": retry_on,
+        "ttl": ttl,
+        "memo_failures": memo_failures,
+        "max_bytes": max_bytes,
+        "pool": pool,
+        "each": each,
+        "parallel": parallel,
+        "max_items": max_items,
+    }
 
     def make(function: Callable[..., Any]) -> Step:
         check_function(function, runs_on, ray)
         parameters = tuple(inspect.signature(function).parameters.values())
+        check_options(function, options, parameters)
+        rules = options if each else options | {"parallel": 0, "max_items": 0}
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
             if parameter.kind not in named:
@@ -135,7 +174,6 @@ def step(
                     f"{line_of(function, parameter.name)}: step {function.__name__}: "
                     f"parameter {parameter.name} must have a plain name"
                 )
-        check_each(_described(function), each, parallel, max_items, parameters)
         return Step(
             name=function.__name__,
             function=function,
@@ -145,18 +183,12 @@ def step(
                 if p.name != ACTOR_PARAMETER or ray is None or ray.actor is None
             ),
             required=required,
-            timeout=timeout,
-            max_attempts=max_attempts,
-            backoff=backoff,
             when=when,
             runs_on=runs_on,
             ray=ray,
             version=version,
-            memo=memo,
+            **rules,
             defaults=frozenset(p.name for p in parameters if p.default is not p.empty),
-            each=each,
-            parallel=parallel if each else 0,
-            max_items=max_items if each else 0,
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 

@@ -342,7 +342,7 @@ async def _layout(store: RedisStore, waiting: Waiting) -> AsyncIterator[LayoutWa
 def _worker(settings: Settings, url: str, monitoring: ApiMonitoring) -> WorkerProcess:
     return WorkerProcess(
         child_environment(settings, redis_url=url),
-        settings.drain,
+        settings.drain + settings.close_limit,
         monitoring.child if settings.metrics else None,
     )
 

@@ -18,7 +18,8 @@ from typing import Any
 import uvloop
 
 from ..config.settings import Settings
-from ..domain.errors import StoreUnavailable
+from ..domain.errors import StartupError, StoreUnavailable
+from ..pipeline.declared_providers import declared_providers
 from ..pipeline.registry import Registry, load_installed, load_pipelines
 from ..pipelines.bridging import BRIDGING
 from ..store.connect import (
@@ -215,8 +216,10 @@ def registry(settings: Settings) -> Registry:
 
     Raises StartupError when one of them cannot be loaded, with the line of each mistake in it.
     """
-    own = [BRIDGING] if settings.bridging else []
-    return Registry([*own, *load_installed(), *load_pipelines(settings.pipelines)])
+    own = declared_providers(settings.providers)
+    built_in = [BRIDGING] if settings.bridging else []
+    loaded = [*load_installed(own), *load_pipelines(settings.pipelines, own)]
+    return Registry([*built_in, *loaded], own)
 
 
 def served(settings: Settings) -> Registry:
@@ -224,4 +227,10 @@ def served(settings: Settings) -> Registry:
 
     Raises StartupError as `registry`, and for a pool that none of them names.
     """
-    return registry(settings).of_pools(settings.pools)
+    found = registry(settings).of_pools(settings.pools)
+    if settings.embeddings_url and not found.providers().isdisjoint({"vocabulary", "scan"}):
+        raise StartupError(
+            "HEADSTART_EMBEDDINGS_URL: the word game needs vectors of the local model. Set "
+            "HEADSTART_BRIDGING=false, or no endpoint"
+        )
+    return found

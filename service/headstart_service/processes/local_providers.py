@@ -11,9 +11,11 @@ from ..base.extras import install
 from ..config.limits_file import LimitsFile
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing
+from ..pipeline.declared_providers import declared_providers
 from ..providers.local_permits import LocalPermits
 from ..telemetry.metrics.providers import ProviderMetrics
 from ..telemetry.metrics.work import ModelMetrics
+from ..worker.own_providers import OwnProviders
 from .compute_threads import limit_threads
 from .governors import Governors
 
@@ -41,8 +43,17 @@ async def open_local_providers(
         ) from error
     limits = LimitsFile(settings.limits)
     governors = Governors(LocalPermits(), limits, settings.step_wait, ProviderMetrics())
-    async with open_providers(settings, wanted, ModelMetrics(), None, governors) as providers:
+    declared = declared_providers(settings.providers)
+    own = OwnProviders(
+        [each for name, each in declared.items() if name in wanted],
+        open_limit=settings.open_limit,
+        close_limit=settings.close_limit,
+    )
+    async with (
+        open_providers(settings, wanted, ModelMetrics(), None, governors) as providers,
+        own,
+    ):
         try:
-            yield providers
+            yield {**providers, **own.values}
         finally:
             governors.drain()

@@ -10,14 +10,16 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from ..config.allowed_values import unknown_variables
-from ..config.limits_file import LimitsFile, uncalled_providers
+from ..config.limits_file import EMBEDDINGS, LimitsFile, uncalled_providers
 from ..config.loading import joined, try_settings
 from ..config.model_keys import all_named, key_mistakes
-from ..config.model_names import DIALECTS
+from ..config.model_names import DIALECTS, ModelName
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
+from ..pipeline.declared_providers import SETTING, declared_providers, split_references
 from ..store.connect import API, open_client
 from .exposure import certificate, check_exposure, check_http_tls, check_origins, token_file
 from .lifecycle import registry, served, store_rules
@@ -89,12 +91,23 @@ def warn_of_unknown(settings: Settings) -> None:
 def unread_limits(settings: Settings) -> Iterator[str]:
     """Yield a line about each table of the file of limits that nothing reads."""
     models = all_named(settings, {"", *registry(settings).language_models})
+    if settings.embeddings_url:
+        models.append(ModelName(EMBEDDINGS, settings.embeddings_model))
     yield from uncalled_providers(LimitsFile(settings.limits).table, models)
 
 
 def strangers(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line about each variable that resembles a setting and is none."""
+    """Yield a line about each variable that resembles a setting and is none.
+
+    Settings of authors' providers are known to the workers that open them.
+    """
+    own: tuple[str, ...] = ()
+    with suppress(StartupError):  # another check reports it
+        references = split_references(environment.get(SETTING, ""))
+        own = tuple(each.prefix for each in declared_providers(references).values())
     for name, near in unknown_variables(environment, map(variable, Settings.model_fields)):
+        if name.upper().startswith(own):
+            continue
         advice = f": did you mean {near}?" if near else ""
         yield f"{name} is no setting of Headstart{advice}"
 

@@ -29,12 +29,15 @@ from ..store.job_queue import RedisJobQueue
 from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
 from ..store.provider_permits import RedisPermits
+from ..store.step_runs import RedisStepRuns
 from ..telemetry.logging.formatter import wants_json
 from ..telemetry.logging.work_log import WorkLog
 from ..telemetry.tracing import tracing
 from ..values.limits import Limits
 from ..worker.durations import Durations
+from ..worker.executors.child_providers import ChildProviders
 from ..worker.executors.executors import ExecutorRules, Executors
+from ..worker.own_providers import OwnProviders
 from ..worker.ports import ProgressSink
 from ..worker.worker import Worker
 from ..worker.worker_observer import WorkObserver, WorkObservers
@@ -57,6 +60,7 @@ from .worker_supervisor import READY_LINE
 
 if TYPE_CHECKING:
     from ..auth.token_file import TokenFile
+    from ..pipeline.registry import Registry
     from ..store.connect import Client
     from ..store.layout import LayoutWatch
     from ..store.store_observer import StoreObserver
@@ -86,7 +90,12 @@ async def work(
     known = served(settings)
     layout = _OwnLayout()
     executors = Executors(_executor_rules(settings))
-    readiness = _Readiness(layout, executors)
+    own = OwnProviders(
+        known.own_providers().values(),
+        open_limit=settings.open_limit,
+        close_limit=settings.close_limit,
+    )
+    readiness = _Readiness(layout, executors, own)
     monitoring = WorkerMonitoring(known)
     limits = LimitsFile(settings.limits)
     # Only /metrics needs tokens.
@@ -116,8 +125,7 @@ async def work(
                 known.language_models,
             )
         )
-        await stack.enter_async_context(executors)
-        await executors.prepare(known)
+        await _open(settings, known, own, executors, stack)
         durations = Durations(governors.waits)
         queue = RedisJobQueue(
             client,
@@ -155,14 +163,16 @@ async def work(
         worker = Worker(
             queue,
             known,
-            providers,
+            {**providers, **own.values},
             rules,
             WorkObservers(observers),
             sink,
             memos,
             durations,
             executors,
+            _step_runs(client, settings, monitoring.store, stack),
         )
+        monitoring.providers.watch_health(lambda: own.health)
         monitoring.work.watch_limits(lambda: limits.refusals)
         monitoring.work.watch_pool(
             slots=rules.concurrency,
@@ -180,6 +190,30 @@ async def work(
         layout.ready.set()
         _announce_ready(rules.name, plainly=child or not wants_json(settings.log_format))
         await layout.work(worker, governors)
+
+
+async def _open(
+    settings: Settings,
+    known: Registry,
+    own: OwnProviders,
+    executors: Executors,
+    stack: AsyncExitStack,
+) -> None:
+    """Open the providers of authors, then the executors, whose steps may use them to the end."""
+    await stack.enter_async_context(own)
+    await stack.enter_async_context(executors)
+    await executors.prepare(known, known.steps_here, _in_children(settings, known, own))
+
+
+def _in_children(settings: Settings, known: Registry, own: OwnProviders) -> ChildProviders:
+    """Return the providers that steps in processes take: each process opens its own."""
+    taken = known.own_providers("process")
+    return ChildProviders(
+        declared=tuple(taken.values()),
+        identities={name: own.identities[name] for name in taken},
+        open_limit=settings.open_limit,
+        close_limit=settings.close_limit,
+    )
 
 
 def _governors(
@@ -289,8 +323,9 @@ def _announce_ready(name: str, *, plainly: bool) -> None:
 class _Readiness:
     """Whether a worker takes jobs."""
 
-    def __init__(self, layout: _OwnLayout, executors: Executors) -> None:
+    def __init__(self, layout: _OwnLayout, executors: Executors, own: OwnProviders) -> None:
         self._layout = layout
+        self._own = own
         self._executors = executors
         self.worker: Worker | None = None
         """Set once it is warm."""
@@ -302,7 +337,8 @@ class _Readiness:
         problem = self.worker.problem if self.worker else self._waits or "it starts"
         ready = self._layout.ready.is_set()
         return Readiness.without(
-            self._layout.problem, problem, _lacks(self._executors), ready=ready
+            *(self._layout.problem, problem, _lacks(self._executors), self._own.problem),
+            ready=ready,
         )
 
     def waits(self, reason: str) -> None:
@@ -335,6 +371,15 @@ def _memos(
     memos = RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
     stack.push_async_callback(memos.aclose)
     return memos
+
+
+def _step_runs(
+    client: Client, settings: Settings, observer: StoreObserver, stack: AsyncExitStack
+) -> RedisStepRuns:
+    rules = store_rules(settings)
+    step_runs = RedisStepRuns(client, rules, budget=_STORE_BUDGET, observer=observer)
+    stack.push_async_callback(step_runs.aclose)
+    return step_runs
 
 
 async def _until_cancelled(worker: Worker, governors: Governors) -> None:

@@ -10,15 +10,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..base.extras import install
+from ..config.limits_file import EMBEDDINGS
 from ..config.model_names import EXTRAS
 from ..config.settings import Settings
-from ..domain.errors import PackageMissing
+from ..domain.errors import PackageMissing, StartupError
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
 from ..providers.embeddings import SentenceEmbedder
 from ..providers.encoder import load_encoder
+from ..providers.endpoint_embedder import ENDPOINT, EndpointEmbedder
 from ..providers.http import http_client
 from ..providers.progress import build_progress
+from ..providers.storage import open_storage
 from ..providers.vocabulary import Vocabulary
 from ..telemetry.metrics.work import ModelMetrics
 from .governors import Governors
@@ -46,22 +49,28 @@ async def open_providers(
     providers: dict[str, Any] = {}
     known: Vocabulary | None = None
     async with AsyncExitStack() as stack:
-        if wanted & {"embedder", "vocabulary", "scan"}:
+        embedder: SentenceEmbedder | EndpointEmbedder
+        if settings.embeddings_url and "embedder" in wanted:
+            with _needing("embedder"):
+                endpoint = _endpoint(settings, settings.embeddings_url, governors)
+                embedder = await stack.enter_async_context(endpoint)
+        elif wanted & {"embedder", "vocabulary", "scan"}:
             load = partial(
                 load_encoder,
                 settings.model,
                 settings.prepared_models,
                 threads=settings.compute_threads,
             )
-            embedder = await stack.enter_async_context(SentenceEmbedder(load, observer=metrics))
+            local = SentenceEmbedder(load, observer=metrics)
+            embedder = await stack.enter_async_context(local)
         if wanted & {"vocabulary", "scan"}:
             with build_progress() as progress:
                 vocabulary = await asyncio.to_thread(
                     ensure_vocabulary,
                     settings.vocabulary,
-                    embedder.model_identity,
+                    local.model_identity,
                     None,
-                    embedder.encode,
+                    local.encode,
                     progress,
                 )
             providers["vocabulary"] = known = vocabulary
@@ -82,13 +91,41 @@ async def open_providers(
             )
         if "http" in wanted:
             with _needing("http"):
-                providers["http"] = await stack.enter_async_context(http_client())
+                providers["http"] = await stack.enter_async_context(
+                    http_client(
+                        per_host=settings.http_per_host,
+                        retries=settings.http_retries,
+                        wait=settings.step_wait,
+                    )
+                )
         if "language_model" in wanted:
             with _needing("language_model"):
                 providers |= await open_language_models(
                     settings, models, metrics, traced, governors, stack
                 )
+        if "storage" in wanted:
+            if settings.storage is None:
+                raise StartupError(
+                    "a step takes storage: set HEADSTART_STORAGE, such as file:///srv/headstart"
+                )
+            with _needing("storage"):
+                providers["storage"] = await stack.enter_async_context(
+                    open_storage(settings.storage, ttl=settings.storage_ttl)
+                )
         yield providers
+
+
+def _endpoint(settings: Settings, url: str, governors: Governors) -> EndpointEmbedder:
+    """Return the embedder at `url`."""
+    key, model = settings.embeddings_key, settings.embeddings_model
+    return EndpointEmbedder(
+        url=url,
+        model=model,
+        key=key.get_secret_value() if key else None,
+        dimensions=settings.embeddings_dimensions,
+        batch=settings.embeddings_batch,
+        governor=governors.of_model(["embedder"], EMBEDDINGS, model, ENDPOINT),
+    )
 
 
 @contextmanager
@@ -97,7 +134,8 @@ def _needing(provider: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        extra = EXTRAS.get(error.name or "", "language-model")
+        brings = {"embedder": "worker", "storage": "storage"}.get(provider, "language-model")
+        extra = EXTRAS.get(error.name or "", brings)
         raise PackageMissing(
             f"a step takes {provider}, which needs {error.name}, which is not installed: "
             f"{install(extra)}"

@@ -79,7 +79,7 @@ class SentenceEmbedder:
             name="embed",
             weigh=len,
             threads=lambda: self._loaded().threads,
-            check=_check,
+            check=check_texts,
         )
         self._batcher = await self._stack.enter_async_context(batcher)
         return self
@@ -139,7 +139,7 @@ class SentenceEmbedder:
         return [vectors[[place[text] for text in group]] for group in groups]
 
 
-def _check(group: tuple[str, ...]) -> None:
+def check_texts(group: Sequence[str]) -> None:
     """Raise StepFailed for a text that no tokenizer takes: it must not join others' batch."""
     for text in group:
         if not isinstance(text, str):

@@ -20,14 +20,23 @@ _WAIT: Final = 5.0
 
 
 @asynccontextmanager
-async def http_client() -> AsyncIterator[AsyncClient]:
+async def http_client(
+    *, per_host: int = 20, retries: int = 2, wait: float = 300.0
+) -> AsyncIterator[AsyncClient]:
     """A client with bounded connections and timeouts, closed with the context.
 
-    It follows no redirects and keeps no cookies.
+    It follows no redirects and keeps no cookies. It has `per_host` requests to a host under way at
+    once, and repeats one up to `retries` times: see `patient_http`. A request waits for its turn
+    at a host for `wait` seconds at most.
     """
     import httpx2
 
-    async with httpx2.AsyncClient(
+    from .patient_http import PatientClient  # needs httpx2 too
+
+    async with PatientClient(
+        per_host=per_host,
+        retries=retries,
+        wait=wait,
         limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT),
         timeout=httpx2.Timeout(_TIMEOUT, pool=_WAIT),
         # A cookie that one user's run received must not be sent with another user's run.

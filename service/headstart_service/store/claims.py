@@ -1,10 +1,10 @@
-"""Decodes what claim.lua returns."""
+"""Decodes what claim.lua returns of a run that a worker has taken."""
 
 from __future__ import annotations
 
 from ..domain import Claim, Job, Lease
 from .batches import Reply
-from .records import decode_items, decode_step, is_items
+from .records import decode_items, decode_since, decode_step, is_items
 
 
 def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
@@ -18,6 +18,8 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
     ended = {}
     trace, fresh, needed_us = "", False, 0
     items = {}
+    since: dict[str, int] = {}
+    awaited: frozenset[str] = frozenset()
     for field, value in zip(fields[::2], fields[1::2], strict=True):
         if field == b"fresh":
             fresh = True
@@ -30,6 +32,12 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
             continue
         if is_items(field):
             items[field] = value
+            continue
+        if field == b"since":
+            since = decode_since(value)
+            continue
+        if field == b"awaited":
+            awaited = frozenset(value.decode().split(","))
             continue
         step = decode_step(field, value)
         if not step.state.ended:
@@ -45,6 +53,8 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
         at_us=at_us,
         trace=trace,
         fresh=fresh,
+        since=since,
+        awaited=awaited,
         needed_us=needed_us,
         items=decode_items(items),
     )

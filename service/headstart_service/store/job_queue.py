@@ -14,6 +14,7 @@ from redis.asyncio import RedisCluster
 
 from ..domain import (
     Announcement,
+    Awaited,
     Claim,
     EventKind,
     ExpectedRuns,
@@ -35,9 +36,11 @@ from ..domain.errors import (
     LeaseLost,
     RecordDamaged,
     StepsReported,
+    StoreUnavailable,
 )
 from ..domain.log_fields import fields
 from .accounting import work_text
+from .accounting_scripts import AccountingScripts
 from .batches import Reply, ScriptBatches
 from .claim_order import ClaimOrder
 from .claims import decode_claim
@@ -101,6 +104,7 @@ class RedisJobQueue:
         )
         self._scripts = Scripts(self._batches)
         self._items = ItemScripts(self._batches)
+        self._accounting = AccountingScripts(self._batches)
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
@@ -311,6 +315,21 @@ class RedisJobQueue:
             )
         )
 
+    async def count_stopped(self, lease: Lease, stopped: StepRecord) -> None:
+        """Count the work of a step whose result no run takes, unless its run goes on elsewhere.
+
+        It is tried once: the ledger misses what an outage hides, and counts nothing twice.
+        """
+        try:
+            await self._accounting.count_stopped(
+                self._keys[lease.job.partition],
+                lease.job.key,
+                run_id=lease.job.run,
+                work=work_text([stopped]),
+            )
+        except StoreUnavailable as error:
+            log.debug("work of %s is not counted: %s", lease.job.key, error)
+
     async def sweep(self) -> None:
         """Forget expired runs, which frees memory without a start; mend broken indexes."""
         await self._upkeep.sweep(self._keys)
@@ -334,8 +353,10 @@ class RedisJobQueue:
         await self._retries.run(partial(self._beat, worker, "", 0))
 
     @asynccontextmanager
-    async def withdrawals(self) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Unserved]]:
-        """Yield the withdrawn runs, reported steps and unserved classes, as they are announced."""
+    async def withdrawals(
+        self,
+    ) -> AsyncIterator[AsyncIterator[Withdrawal | Reported | Awaited | Unserved]]:
+        """Yield withdrawn runs, reported and awaited steps, unserved classes, as announced."""
         sections = [[keys.events_of(self._process), keys.unserved] for keys in self._keys]
         if not isinstance(self._blocking, RedisCluster):
             sections = [[channel for channels in sections for channel in channels]]
@@ -353,7 +374,7 @@ class RedisJobQueue:
 
 async def _withdrawals(
     announcements: AsyncIterator[Announcement], partitions: int
-) -> AsyncIterator[Withdrawal | Reported | Unserved]:
+) -> AsyncIterator[Withdrawal | Reported | Awaited | Unserved]:
     async for announcement in announcements:
         if announcement.replaced:
             yield Withdrawal(announcement.key, announcement.replaced, replaced=True)
@@ -361,6 +382,8 @@ async def _withdrawals(
             yield Withdrawal(announcement.key, announcement.run)
         elif announcement.kind is EventKind.REPORTED:
             yield Reported(announcement.key, announcement.run, announcement.steps)
+        elif announcement.kind is EventKind.AWAITED:
+            yield Awaited(announcement.key, announcement.run, announcement.steps)
         elif announcement.kind is EventKind.UNSERVED:
             (runs_class,) = announcement.steps
             yield Unserved(partition_of(announcement.key, partitions), runs_class)

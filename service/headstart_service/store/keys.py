@@ -18,6 +18,9 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{P}:pools                   set     pools, other than the default one, with runs
     headstart:{P}:pool:<pool>:pending, :in_progress
                                           zset    their runs of that status
+    headstart:{P}:step_runs:pending, :in_progress
+                                          zset    those of the runs of that status that are steps
+                                                  of a run in another pool (`lua/_step_runs.lua`)
     headstart:{P}:unserved                hash    the classes of runs that a worker has met and does
                                                   not offer, and of those in pools
     headstart:{P}:unserved:<class>        zset    pending runs of one of them, as in `waiting`; with
@@ -70,7 +73,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..domain import RunKey, Status
+from ..domain import STEP_RUN, RunKey, Status
 
 DEFAULT_PREFIX = "headstart"
 GROUP = "workers"
@@ -117,8 +120,11 @@ def memo_partition(namespace: str, digest: str, partitions: int) -> int:
 
 
 def partition_of(key: RunKey, partitions: int) -> int:
-    """Return the partition of this run: the CRC-32 of its member name, modulo their number."""
-    return zlib.crc32(member(key).encode()) % partitions
+    """Return the partition of this run: the CRC-32 of its member name, modulo their number.
+
+    A step run is in the partition of its run.
+    """
+    return zlib.crc32(member(key).partition(STEP_RUN)[0].encode()) % partitions
 
 
 @dataclass(frozen=True, slots=True)

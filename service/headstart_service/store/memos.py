@@ -76,8 +76,13 @@ class RedisMemos:
         self._observer.looked(MemoLookup.HIT)
         return result
 
-    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
-        """Keep the result, in place of what was used longest ago if there are too many."""
+    async def memo_put(
+        self, namespace: str, digest: str, result: bytes, ttl: float | None = None
+    ) -> None:
+        """Keep the result for `ttl` seconds; None for as long as the setting has it.
+
+        It takes the place of what was used longest ago if there are too many.
+        """
         keys, name = self._place(namespace, digest)
         limit = self._rules.share(self._rules.max_memos, keys.partition)
         try:
@@ -89,7 +94,7 @@ class RedisMemos:
                 name=name,
                 prefix=keys.memo_prefix,
                 value=_seal(name, result) + result,
-                ttl_ms=self._ttl_ms,
+                ttl_ms=self._ttl_ms if ttl is None else max(1, round(ttl * 1000)),
                 limit=limit,
             )
         except (StoreUnavailable, CapacityExhausted) as error:

@@ -26,6 +26,7 @@ from ..domain import (
     Status,
     StepRecord,
     StepState,
+    UnservedStep,
 )
 from .keys import from_member
 
@@ -122,8 +123,14 @@ _EXPIRES: Final = NAMES.index("expires")
 
 
 def encode_plan_steps(plan: RunPlan) -> str:
-    """Return the field `steps` of a plan: "name=digest" for each step, joined by commas."""
-    return ",".join(f"{name}={digest[:_STEP_DIGEST]}" for name, digest in plan.steps.items())
+    """Return the field `steps` of a plan: "name=digest" for each step, joined by commas.
+
+    "/pool" stands behind a step that is in another pool than the pipeline.
+    """
+    return ",".join(
+        f"{name}={digest[:_STEP_DIGEST]}" + (f"/{plan.pools[name]}" if name in plan.pools else "")
+        for name, digest in plan.steps.items()
+    )
 
 
 def _plan_steps(text: str) -> list[str]:
@@ -158,6 +165,15 @@ def decode_step(field: bytes, value: bytes) -> StepRecord:
     """Return the step of a record's field. Raises ValueError or LookupError for a damaged one."""
     name = field.decode().removeprefix(_STEP)
     return StepRecord(name, step_state(value), value[1:])
+
+
+def decode_since(value: bytes) -> dict[str, int]:
+    """Return the field `since`: when each settling step's digest first appeared, in microseconds.
+
+    Raises ValueError for a damaged one.
+    """
+    pairs = (item.split("=", 1) for item in value.decode().split(","))
+    return {name: int(us) for name, us in pairs}
 
 
 def decode_steps(fields: Sequence[bytes]) -> Iterator[StepRecord]:
@@ -202,12 +218,14 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
     """Return the run of these fields: name, value, name, value.
 
     `left_us` are the microseconds until the record expires. Beside the record's own fields there
-    may be `ahead`, a number, and `lacks`. Raises ValueError and LookupError for a damaged record.
+    may be `ahead`, a number, `lacks` and `lacking`. Raises ValueError and LookupError for a damaged
+    record.
     """
     about, ended, fragments = b"", {}, []
     running: dict[str, bytes] = {}
     ahead: int | None = None
     lacks: Lack | None = None
+    lacking: tuple[UnservedStep, ...] = ()
     pairs = iter(fields)
     for field, value in zip(pairs, pairs, strict=True):
         if field[:2] == _STEP_BYTES:
@@ -223,6 +241,8 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
             ahead = value
         elif field == b"lacks" and value:
             lacks = Lack(value.decode())
+        elif field == b"lacking" and value:
+            lacking = _lacking(value.decode())
     line = decode_about(about)
     summary = RunSummary(
         key,
@@ -235,11 +255,18 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
         int(line["expires"]),
         line["error"],
         lacks,
+        lacking,
         _failure_reason(line["reason"]),
     )
     states = dict.fromkeys(_plan_steps(line["steps"]), StepState.PENDING) | ended
     body = b"".join(fragments)
     return Snapshot(summary, line["run"], states, body, left_us / 1e6, running, ahead)
+
+
+def _lacking(text: str) -> tuple[UnservedStep, ...]:
+    """Return the steps of the field `lacking`: "step pool lack" joined by commas."""
+    rows = (row.split(" ") for row in text.split(","))
+    return tuple(sorted(UnservedStep(step, pool, Lack(lack)) for step, pool, lack in rows))
 
 
 def decode_large_snapshot(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from redis.asyncio import RedisCluster
 
@@ -182,6 +183,7 @@ class RedisStore:
             definition=plan.definition,
             digest=plan.digest,
             steps=encode_plan_steps(plan),
+            settling=",".join(plan.settling),
             inputs=plan.inputs,
             ttl_us=round(ttl * 1e6),
             patience_us=round((LIVE_PATIENCE + (needed_in or 0)) * 1e6),
@@ -210,17 +212,20 @@ class RedisStore:
         trace = carried[0].decode(errors="replace") if carried and carried[0] else ""
         return Started(Outcome(outcome.decode()), Status(status.decode()), int(revision), trace)
 
-    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
-        """Return the run with all its results, and count that as a read. Raises RunNotFound.
-
-        What the caller `awaits` goes to `channels` from then on, and so does what outdates an ended
-        run. A queued run for which a caller waits goes before all others.
-        """
+    async def read(
+        self,
+        key: RunKey,
+        *,
+        awaits: Awaits = Awaits.NOTHING,
+        required: AbstractSet[str] = frozenset(),
+    ) -> Snapshot:
+        """Return the run with all its results, as `RunStore.read` does. Raises RunNotFound."""
         keys = self._keys(key)
         reply = await self._scripts.read(
             keys,
             key,
             awaits=int(awaits),
+            required=",".join(sorted(required)),
             by_need=int(self._rules.by_need),
             process=self._process,
             large=LARGE,
@@ -232,7 +237,7 @@ class RedisStore:
         found = self._snapshot(key, reply, record, self._clock() - began)
         if f" {found.run} ".encode() not in reply[4]:
             # Started anew between the two reads: the new record does not name this process yet.
-            return await self.read(key, awaits=awaits)
+            return await self.read(key, awaits=awaits, required=required)
         return found
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:

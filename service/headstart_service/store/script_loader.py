@@ -100,8 +100,10 @@ _LIBRARY: Final = "\n".join(
     (
         _text("_partition"),
         lua_codec(),
-        *map(_text, ("_records", "_offers", "_order", "_charges", "_queue", "_accounting")),
-        *map(_text, ("_ends", "_transitions", "_clock", "_providers")),
+        *map(_text, ("_records", "_offers", "_revisions", "_settling")),
+        *map(_text, ("_order", "_charges", "_queue")),
+        *map(_text, ("_accounting", "_step_runs", "_ends", "_transitions", "_clock")),
+        _text("_providers"),
     )
 )
 SOURCES: Final[dict[str, str]] = {}

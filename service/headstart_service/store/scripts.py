@@ -34,6 +34,7 @@ class Scripts:
         definition: str,
         digest: str,
         steps: str,
+        settling: str,
         inputs: bytes,
         ttl_us: int,
         patience_us: int,
@@ -243,11 +244,12 @@ class Scripts:
         run: RunKey | None,
         *,
         awaits: int,
+        required: str,
         by_need: int,
         process: str,
         large: int,
     ) -> Reply:
-        """Read a run at one moment; note the read, that a caller waits, and whom to notify.
+        """Read a run at one moment; note the read, what callers wait for, and whom to notify.
 
         Of a record of `large` bytes or more only its size and its line are read.
         """

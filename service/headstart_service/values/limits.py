@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -29,6 +29,14 @@ class Limits:
     """Of one step."""
     run: int = 32 * 1024 * 1024
     """Of all steps of a run. Clients receive 64 MiB in one message."""
+    setting: str = "HEADSTART_MAX_ARTIFACT_BYTES"
+    """What limits one step."""
+
+    def of(self, max_bytes: int | None) -> Limits:
+        """Return the limits of a step that may return so many bytes; None for no own limit."""
+        if max_bytes is None or max_bytes >= self.artifact:
+            return self
+        return replace(self, artifact=max_bytes, setting="its max_bytes")
 
     def admit(self, held: int, more: int) -> None:
         """Raise StepFailed when so many bytes more than a run holds are too much."""
@@ -84,7 +92,7 @@ def _written(codec: ArtifactCodec, step: str, value: Any, *, needed: bool) -> tu
 
 
 def _too_much(size: str, limits: Limits) -> StepFailed:
-    reason = f"returned {size} bytes; HEADSTART_MAX_ARTIFACT_BYTES is {limits.artifact:,}"
+    reason = f"returned {size} bytes; {limits.setting} is {limits.artifact:,}"
     return StepFailed(reason, retry=False, failure_reason=FailureReason.TOO_LARGE)
 
 

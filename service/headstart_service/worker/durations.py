@@ -44,8 +44,10 @@ class Durations:
         try:
             yield
         finally:
-            if outcome.state is RunEnd.COMPLETED and not claim.ended:
+            if outcome.state is RunEnd.COMPLETED and not claim.ended and not claim.step:
                 took, in_slot = time.perf_counter() - began, outcome.slot_seconds
+                # A caller that waits ends the settling, so no estimate has it.
+                took = max(0.0, took - outcome.settled_seconds)
                 self.note(claim.pipeline, RUN, took)
                 self.note(claim.pipeline, SLOT, took if in_slot is None else in_slot)
 

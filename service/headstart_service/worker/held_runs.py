@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..domain import Lease, RunKey, Status
+from ..domain import Lease, Reported, RunKey, Status
 from .occupancy import Occupancy
 from .reported_steps import ReportedSteps
+from .settling import Settling
 from .worker_observer import RunEnd, RunOutcome
 
 
@@ -19,6 +20,7 @@ class HeldRun:
 
     outcome: RunOutcome
     reports: ReportedSteps
+    settling: Settling
     task: asyncio.Task[Status]
     occupancy: Occupancy | None
     """None of a run that has the worker to itself."""
@@ -88,3 +90,8 @@ class HeldRuns:
             for lease, held in self._runs.items()
             if (lease.job.key, lease.job.run) == (key, run)
         ]
+
+    def pass_on(self, reported: Reported) -> None:
+        """Pass reported steps to the run that computes them."""
+        for held in self.of(reported.key, reported.run):
+            held.reports.pass_on(reported.steps)

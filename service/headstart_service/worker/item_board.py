@@ -99,7 +99,7 @@ class ItemBoard:
         if self.size > self._limits.artifact:
             raise StepFailed(
                 f"{len(self._ended)} of {self.total} items are {self.size:,} bytes; "
-                f"HEADSTART_MAX_ARTIFACT_BYTES is {self._limits.artifact:,}",
+                f"{self._limits.setting} is {self._limits.artifact:,}",
                 retry=False,
                 failure_reason=FailureReason.TOO_LARGE,
             )

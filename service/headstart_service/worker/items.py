@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 from headstart.v1 import precompute_pb2 as pb
@@ -20,6 +21,7 @@ from ..values.items import of_item
 from ..values.limits import Limits
 from .arguments import GivenItem
 from .item_board import EndedItem, ItemBoard, Pause
+from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .occupancy import keeping
 from .reasons import readable
 from .reuse import Landed, Reuse
@@ -41,6 +43,10 @@ class ItemTries(Protocol):
 
     def now_us(self) -> int:
         """Return the time by the store's clock."""
+        ...
+
+    def note_stopped(self, step: Step, outcome: StepOutcome, took: float) -> None:
+        """Count the work of a step or an item that no run waited for when it ended."""
         ...
 
     def items_given(self, step: Step) -> tuple[Any, ItemDigests]:
@@ -69,6 +75,7 @@ class _Work:
     started_us: int
     outcome: StepOutcome
     """The step's."""
+    keep: KeepItems
     reused: int = 0
     """Items that were remembered, or shared with another key."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,11 +85,10 @@ class _Work:
 class StepsOfItems:
     """The steps of one run that run for each item of a list."""
 
-    def __init__(self, claim: Claim, tries: ItemTries, keep: KeepItems) -> None:
-        """Run the tries by `tries`, and write what has ended with `keep`."""
+    def __init__(self, claim: Claim, tries: ItemTries) -> None:
+        """Run the tries by `tries`."""
         self._claim = claim
         self._tries = tries
-        self._keep = keep
         self._boards: dict[str, tuple[ItemBoard, int]] = {}
 
     def shown(self, name: str) -> StepRecord | None:
@@ -90,13 +96,16 @@ class StepsOfItems:
         known = self._boards.get(name)
         return None if known is None else _running(*known)
 
-    async def run(self, step: Step, started_us: int, outcome: StepOutcome) -> StepRecord:
-        """Run a step for each item of its list. Fills `outcome`.
+    async def run(
+        self, step: Step, started_us: int, outcome: StepOutcome, keep: KeepItems
+    ) -> StepRecord:
+        """Run a step for each item of its list. Fills `outcome`, writes what has ended with `keep`.
 
-        Raises what a write of items raises, and ExecutorUnavailable when an item cannot run here.
+        Raises what `keep` raises, and ExecutorUnavailable when an item cannot run here.
         """
+        began = time.monotonic()
         try:
-            work = self._begin(step, started_us, outcome)
+            work = self._begin(step, started_us, outcome, keep)
         except StepFailed as failure:
             return self._failed(step, started_us, outcome, readable(failure), failure)
         self._boards[step.name] = work.board, started_us
@@ -104,22 +113,26 @@ class StepsOfItems:
             await self._all(work)
         except StepFailed as failure:
             return self._failed(step, started_us, outcome, readable(failure), failure, work.board)
+        except asyncio.CancelledError:
+            self._tries.note_stopped(step, outcome, time.monotonic() - began)
+            raise
         finally:
             del self._boards[step.name]
             keeping(-work.board.size)
         return self._ended(work)
 
-    def _begin(self, step: Step, started_us: int, outcome: StepOutcome) -> _Work:
+    def _begin(self, step: Step, started_us: int, outcome: StepOutcome, keep: KeepItems) -> _Work:
         items, digests = self._tries.items_given(step)
         if not isinstance(items, list | tuple):
             raise _wrong(step, f"is {type(items).__name__}", FailureReason.WRONG_TYPE)
         if len(items) > step.max_items:
             raise _wrong(step, f"has {len(items):,}", FailureReason.TOO_LARGE)
+        limits = self._tries.limits.of(step.max_bytes)
         held = sum(len(record.fragment) for record in self._tries.kept.values())
-        board = ItemBoard(step.name, len(items), digests.basis, self._tries.limits, held)
+        board = ItemBoard(step.name, len(items), digests.basis, limits, held)
         board.restore(self._claim.items.get(step.name))
         keeping(board.size)
-        return _Work(step, items, digests, board, started_us, outcome)
+        return _Work(step, items, digests, board, started_us, outcome, keep)
 
     async def _all(self, work: _Work) -> None:
         """Run all items that are left, so many at a time as the step may.
@@ -156,44 +169,66 @@ class StepsOfItems:
 
     async def _item(self, work: _Work, index: int) -> tuple[EndedItem, bool]:
         """Compute one item, or take it over. Returns it, and whether it was computed now."""
-        step, run, fresh = work.step, self._claim.lease.job.key, self._claim.fresh
+        step, run = work.step, self._claim.lease.job.key
         text = item_text(work.items[index])
         digest = work.digests.of(text)
         given = GivenItem(work.items[index], len(text), item_seed(digest))
-        name = of_item(step.name)
-        reuse = self._tries.reuse
 
-        async def tried(outcome: StepOutcome) -> Landed:
-            if step.memo and not fresh:
-                result = await self._tries.remembered(name, digest)
-                if result is not None:
-                    outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
-                    return Landed(run, None, result)
-            record, _ = await self._tries.attempt(step, work.started_us, outcome, given)
-            if step.memo and record.state is StepState.COMPLETED:
-                await reuse.memos.memo_put(run.namespace, digest, result_of(record.fragment))
-            return Landed(run, record)
+        def stopped(outcome: StepOutcome) -> None:
+            meter = outcome.meter
+            if meter.cpu_seconds or meter.llm_tokens:  # the step's own time has that of its items
+                self._tries.note_stopped(step, outcome, 0.0)
 
         # Equal items of a list may get different values, unless the step is memoised.
         key = (run.namespace, digest) if step.memo else (run, digest, index)
         outcome = StepOutcome()
         try:
-            landed: Landed = await reuse.shared_steps.share(
-                key, run, self._tries.digests[step.name], outcome, tried, fresh=fresh
+            landed: Landed = await self._tries.reuse.shared_steps.share(
+                *(key, run, self._tries.digests[step.name], outcome),
+                partial(self._tried, work, digest, given),
+                fresh=self._claim.fresh,
+                stopped=stopped,
             )
-        finally:
+        except Exception:
             _add(work.outcome, outcome)
+            raise
+        _add(work.outcome, outcome)
         other = landed.record is None or landed.run != run
         work.reused += other
         if outcome.state is not StepEnd.COMPLETED:
             reason = outcome.failure_reason or FailureReason.INTERNAL
             return EndedItem("", outcome.error, reason, outcome.attempts), not other
         fragment = landed.remembered if landed.record is None else landed.record.fragment
+        name = of_item(step.name)
         artifact = pb.GetResultsResponse.FromString(fragment).custom.artifacts[name]
         if artifact.WhichOneof("value") != "json":
             error = "returned what is not kept as JSON, which a step with each must return"
             return EndedItem("", error, FailureReason.WRONG_TYPE, outcome.attempts), not other
         return EndedItem(artifact.json, attempts=0 if other else outcome.attempts), not other
+
+    async def _tried(
+        self, work: _Work, digest: str, given: GivenItem, outcome: StepOutcome
+    ) -> Landed:
+        """Return what is remembered of an item, else compute it and remember that."""
+        step, run, memos = work.step, self._claim.lease.job.key, self._tries.reuse.memos
+        if step.memo and not self._claim.fresh:
+            result = await self._tries.remembered(of_item(step.name), digest)
+            if result is not None:
+                outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
+                return Landed(run, None, result)
+            failure = await failure_get(memos, run.namespace, step, digest)
+            if failure is not None:
+                outcome.state, outcome.attempts = StepEnd.FAILED, 0
+                outcome.error, outcome.failure_reason = failure
+                return Landed(run, None)
+        record, _ = await self._tries.attempt(step, work.started_us, outcome, given)
+        if step.memo and record.state is StepState.COMPLETED:
+            result = result_of(record.fragment)
+            await memos.memo_put(run.namespace, digest, result, step.ttl)
+        elif step.memo and outcome.failure_reason is not None:
+            failure = MemoisedFailure(outcome.error, outcome.failure_reason)
+            await failure_put(memos, run.namespace, step, digest, failure)
+        return Landed(run, record)
 
     async def _write(self, work: _Work) -> None:
         """Write items as they end; those that end together share a write."""
@@ -208,7 +243,7 @@ class StepsOfItems:
                 return  # the step's own result has all items
             work.news.clear()
             record = _running(work.board, work.started_us)
-            await self._keep(work.board.chunk(record.fragment))
+            await work.keep(work.board.chunk(record.fragment))
             pause.written()
 
     def _ended(self, work: _Work) -> StepRecord:

@@ -20,16 +20,27 @@ _SHORT: Final = 6
 
 
 def offers_of(registry: Registry, providers: Mapping[str, Any]) -> Sequence[Offer]:
-    """The offers of a worker that has these pipelines and providers."""
-    return tuple(
-        Offer(pipeline.name, pipeline.definition, makers_of(pipeline, providers))
-        for pipeline in registry
-    )
+    """The offers of a worker that has these providers: one for each pool of a pipeline it serves.
+
+    Each offer has the makers of the steps of its pool alone.
+    """
+    offers = []
+    for pipeline in registry:
+        makers = makers_of(pipeline, providers)
+        for pool in sorted(registry.pools_of(pipeline)):
+            own = {n: m for n, m in makers.items() if _pool(pipeline, n) == pool}
+            offers.append(Offer(pipeline.name, pipeline.definition_in(pool), own))
+    return tuple(offers)
 
 
 def makers_of(pipeline: Pipeline, providers: Mapping[str, Any]) -> dict[str, str]:
-    """The maker of each step that takes a provider with an identity, or needs such a step."""
+    """The maker of each step that takes a provider with an identity, or needs such a step.
+
+    What workers of other pools make is unknown here. So behind a step's maker stands "*step" for
+    each step of another pool on which it depends, through steps of its own pool.
+    """
     found: dict[str, str] = {}
+    elsewhere: dict[str, set[str]] = {}
     for name in pipeline.order:
         step = pipeline.by_name[name]
         taken = [
@@ -37,7 +48,17 @@ def makers_of(pipeline: Pipeline, providers: Mapping[str, Any]) -> dict[str, str
         ]
         own = {p: identity_of(pipeline.provider(p, providers)) for p in taken}
         own = {p: identity for p, identity in own.items() if identity}
-        needed = {need: found[need] for need in pipeline.needs(step) if need in found}
+        pool = _pool(pipeline, name)
+        near = [need for need in pipeline.needs(step) if _pool(pipeline, need) == pool]
+        far = {need for need in pipeline.needs(step) if need not in near}
+        elsewhere[name] = far.union(*(elsewhere[need] for need in near))
+        needed = {need: found[need] for need in near if need in found}
         if own or needed:
             found[name] = digest([own, needed])[:_SHORT]
+        if elsewhere[name]:
+            found[name] = found.get(name, "-") + "".join(f"*{n}" for n in sorted(elsewhere[name]))
     return found
+
+
+def _pool(pipeline: Pipeline, step: str) -> str:
+    return pipeline.pool_of(pipeline.by_name[step])

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ..domain import (
+    Awaited,
     Claim,
     FailureReason,
     ItemsChunk,
@@ -65,8 +66,23 @@ class MemoStore(Protocol):
         """The result of this digest, as a fragment, if this namespace has one that is whole."""
         ...
 
-    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
-        """Keep a result, if there is a place for it."""
+    async def memo_put(
+        self, namespace: str, digest: str, result: bytes, ttl: float | None = None
+    ) -> None:
+        """Keep a result, if there is a place for it; for `ttl` seconds, or as the store does."""
+        ...
+
+
+class StepRuns(Protocol):
+    """What has steps computed by workers of other pools."""
+
+    async def has_ended(
+        self, lease: Lease, step: str, digest: str, needs: Sequence[str], lost: bytes
+    ) -> bool:
+        """Queue the step's run in its pool unless it is there; return whether the step has ended.
+
+        The fragment `lost` reports the step if its workers are lost too often. Raises LeaseLost.
+        """
         ...
 
 
@@ -131,8 +147,12 @@ class JobQueue(ProgressSink, Protocol):
         """Take this worker off the queue, and put back what was delivered but not claimed."""
         ...
 
+    async def count_stopped(self, lease: Lease, stopped: StepRecord) -> None:
+        """Count the work of a step whose result no run takes; never raises."""
+        ...
+
     def withdrawals(
         self,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Unserved]]:
-        """Runs that were cancelled, replaced or left, steps that were reported; may miss some."""
+    ) -> AbstractAsyncContextManager[AsyncIterator[Withdrawal | Reported | Awaited | Unserved]]:
+        """Runs that were cancelled, replaced or left, reported and awaited steps; may miss some."""
         ...

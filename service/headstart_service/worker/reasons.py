@@ -40,6 +40,9 @@ def failure_of(error: BaseException) -> StepFailed | None:
         reason + more,
         retry=all(each.retry for each in failures),
         failure_reason=failures[0].failure_reason,
+        retry_after=max(
+            (f.retry_after for f in failures if f.retry_after is not None), default=None
+        ),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
 from ..domain import RunKey, StepRecord
 from .ports import MemoStore
 from .shared_steps import SharedSteps
+from .stopped_work import Count, StoppedWork
 
 
 class Landed(NamedTuple):
@@ -28,13 +31,26 @@ class _NoMemos:
     async def memo_get(self, namespace: str, digest: str) -> bytes | None:
         """Nothing."""
 
-    async def memo_put(self, namespace: str, digest: str, result: bytes) -> None:
+    async def memo_put(
+        self, namespace: str, digest: str, result: bytes, ttl: float | None = None
+    ) -> None:
         """Nothing."""
 
 
 class Reuse:
     """What the runs of one worker share."""
 
-    def __init__(self, memos: MemoStore | None = None) -> None:
+    def __init__(self, memos: MemoStore | None = None, count: Count | None = None) -> None:
+        """Remember results in `memos`, and `count` the work of steps that no run takes."""
         self.shared_steps = SharedSteps()
+        self.stopped_work = StoppedWork(count)
         self.memos: MemoStore = memos or _NoMemos()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """At the end stop what is under way, and count its work."""
+        try:
+            async with aclosing(self.shared_steps):
+                yield
+        finally:
+            await self.stopped_work.aclose()

@@ -13,6 +13,7 @@ from typing import Any
 from ..domain import Claim, FailureReason, ItemsChunk, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
+    LeaseLost,
     StepsReported,
 )
 from ..pipeline.pipeline import Pipeline
@@ -23,8 +24,11 @@ from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
 from .reported_steps import ReportedSteps
+from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
+from .settling import Settling
 from .step_run import StepRunner, step_record
+from .step_runs import StepsElsewhere, failure_in
 from .upkeep import after_others
 from .worker_observer import (
     StepOutcome,
@@ -51,13 +55,18 @@ async def run(
     reports: ReportedSteps | None = None,
     executors: Executors | None = None,
     makers: Mapping[str, str] | None = None,
+    elsewhere: StepsElsewhere | None = None,
+    settling: Settling | None = None,
+    jitter: Jitter = full_jitter,
 ) -> Status:
     """Run what is missing of `claim` and finish it, with each step watched by `observer`.
 
     A step that returns more than `limits` allow fails. Steps that `reuse` runs or remembers are not
     computed again. Results that `reports` names are taken from the callers that reported them.
     Its steps run in `executors`; without them in some of this run's own, where they may block.
-    `makers` are those of the pipeline with these providers, for a caller that has them.
+    `makers` are those of the pipeline with these providers, for a caller that has them. Steps that
+    other pools compute come from `elsewhere`; without it all are computed here. Steps begin when
+    `settling` lets them. `jitter` returns the pause before a new try, of at most so many seconds.
 
     Returns the end status. Raises LeaseLost when the run was taken away, and StoreUnavailable when
     its progress cannot be kept. Raises ExecutorUnavailable when a step cannot run here and the run
@@ -70,9 +79,10 @@ async def run(
             executors = await stack.enter_async_context(Executors())
         if makers is None:
             makers = makers_of(pipeline, providers)
-        work = _Run(
-            claim, pipeline, providers, makers, sink, watching, limits or Limits(), reuse, executors
+        steps = StepRunner(
+            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, jitter
         )
+        work = _Run(claim, pipeline, sink, watching, steps, settling or Settling(), elsewhere)
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
 
@@ -89,24 +99,23 @@ class _Run:
         self,
         claim: Claim,
         pipeline: Pipeline,
-        providers: Mapping[str, Any],
-        makers: Mapping[str, str],
         sink: ProgressSink,
         observer: WorkObserver,
-        limits: Limits,
-        reuse: Reuse,
-        executors: Executors,
+        steps: StepRunner,
+        settling: Settling,
+        elsewhere: StepsElsewhere | None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._claim = claim
         self._lease = claim.lease
         self._observer = observer
         self._pipeline = pipeline
         self._sink = sink
         keeping(len(claim.inputs) + sum(len(each.fragment) for each in claim.ended.values()))
-        self._steps = StepRunner(
-            claim, pipeline, providers, makers, limits, reuse, executors, self._keep_items
-        )
-        self._digests = self._steps.digests
+        self._steps = steps
+        self._settling = settling
+        self._digests = steps.digests
+        settling.begin(claim, pipeline, steps.now_us, steps.is_under_way)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
         self._waiting = [name for name in self._digests if name not in claim.ended]
@@ -135,7 +144,7 @@ class _Run:
             with reports.receiving(self._take_reported):
                 async with asyncio.TaskGroup() as self._group:
                     self._advance(self._group)
-                    if self._running:
+                    if self._unshown:
                         # A step that ends sooner is never shown as running: that saves a write.
                         await asyncio.wait(
                             self._tasks.values(),
@@ -144,8 +153,12 @@ class _Run:
                         )
                     begun()
                     await self._write()
-        except BaseExceptionGroup as errors:
-            expected = errors.subgroup(HeadstartError)
+        except BaseException as error:
+            for record in self._unwritten:
+                self._steps.count_stopped(record)
+            if not isinstance(error, BaseExceptionGroup):
+                raise
+            expected = error.subgroup(HeadstartError)
             if expected is None:
                 raise
             # The first error has cancelled all other tasks.
@@ -156,7 +169,9 @@ class _Run:
         outcome = StepOutcome()
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
-            record, value = await self._steps.run(step, self._starts[step.name], outcome)
+            record, value = await self._steps.run(
+                step, self._starts[step.name], outcome, self._keep_items
+            )
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # a reported result has replaced this step, but its task did not stop
         record = replace(record, work=_work(outcome, time.monotonic() - began))
@@ -186,6 +201,9 @@ class _Run:
                     self._unwritten[:0] = ended
                     self._unshown[:0] = shown
                     self._adopt(taken.records)
+                except LeaseLost:
+                    self._unwritten[:0] = ended
+                    raise
                 else:
                     return
 
@@ -221,9 +239,12 @@ class _Run:
     def _take_reported(self, steps: Sequence[str]) -> None:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
+        self._write_soon("reports")
+
+    def _write_soon(self, why: str) -> None:
         writing = self._write()
         try:
-            self._group.create_task(writing, name=f"{self._lease.job.key} reports")
+            self._group.create_task(writing, name=f"{self._lease.job.key} {why}")
         except RuntimeError:  # the run is being stopped
             writing.close()
 
@@ -244,6 +265,9 @@ class _Run:
             self._failures.pop(name, None)
         self._unwritten = [r for r in self._unwritten if r.name not in undone | taken.keys()]
         self._states |= {name: record.state for name, record in taken.items()}
+        for record in records:
+            if failure := failure_in(record):
+                self._fail_if_required(self._pipeline.by_name[record.name], *failure)
         settled = self._states.keys() | self._running
         self._waiting = [name for name in self._digests if name not in settled]
         self._advance(self._group)
@@ -268,11 +292,11 @@ class _Run:
                 and self._have_ended(self._pipeline.soft_needs(step))
             ):
                 self._running.add(name)
-                self._unshown.append(name)
-                self._starts[name] = self._steps.now_us()
-                task = group.create_task(
-                    self._one(group, step), name=f"{self._lease.job.key} {name}"
-                )
+                settles = self._settling.left(step) > 0
+                if not settles:
+                    self._begin(step)
+                work = self._work_on(step, group, settles=settles)
+                task = group.create_task(work, name=f"{self._lease.job.key} {name}")
                 self._tasks[name] = task
             else:
                 still_waiting.append(name)
@@ -281,6 +305,32 @@ class _Run:
     def _have_ended(self, names: Collection[str]) -> bool:
         """Whether these steps have ended, in whatever way, or the run does not have them."""
         return all(name in self._states for name in names if name in self._digests)
+
+    def _begin(self, step: Step) -> None:
+        """Note that a step begins, which is shown with the next write if it runs here."""
+        if not self._is_elsewhere(step):
+            self._unshown.append(step.name)
+        self._starts[step.name] = self._steps.now_us()
+
+    def _is_elsewhere(self, step: Step) -> bool:
+        return self._elsewhere is not None and self._elsewhere.computes(self._pipeline, step)
+
+    async def _work_on(self, step: Step, group: asyncio.TaskGroup, *, settles: bool) -> None:
+        """Compute a step here, or have it computed by workers of its pool."""
+        if settles:
+            await self._settling.over(step)
+            self._begin(step)
+            self._write_soon("settled")
+        if self._elsewhere is not None and self._is_elsewhere(step):
+            await self._compute_elsewhere(step, self._elsewhere)
+        else:
+            await self._one(group, step)
+
+    async def _compute_elsewhere(self, step: Step, elsewhere: StepsElsewhere) -> None:
+        """Have a step computed by workers of its pool, until its result is reported."""
+        await self._write()  # they read what it needs from the store
+        digest, needs = self._digests[step.name], self._pipeline.marked_needs(step)
+        await elsewhere.report(self._claim, step, digest, needs, self._take_reported)
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:
         if step.required:

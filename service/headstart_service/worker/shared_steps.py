@@ -31,6 +31,8 @@ class SharedStep:
     digest: str
     """The digest of its step there."""
     outcome: StepOutcome
+    stopped: Callable[[StepOutcome], None]
+    """Receives the outcome once the work has ended while no run waited for it."""
     task: asyncio.Task[Any] = field(init=False)
     waiting: int = 0
     delivered: bool = False
@@ -55,6 +57,10 @@ class SharedSteps:
         """What is under way, and how many wait for each."""
         return {key: flight.waiting for key, flight in self._flying.items()}
 
+    def is_under_way(self, run: RunKey, digest: str) -> bool:
+        """Whether this step of a key is computed now."""
+        return any(f.run == run and f.digest == digest for f in self._flying.values())
+
     async def share(
         self,
         key: Hashable,
@@ -64,16 +70,18 @@ class SharedSteps:
         work: Callable[[StepOutcome], Coroutine[Any, Any, Any]],
         *,
         fresh: bool = False,
+        stopped: Callable[[StepOutcome], None] = lambda _: None,
     ) -> Any:
         """Return what `work` gives, or join this key's work under way, unless it must be `fresh`.
 
         Fills `outcome`. Of several callers only the first to return receives costs and tries. The
-        last caller, when cancelled, returns as soon as the work has ended.
+        last caller, when cancelled, returns as soon as the work has ended. If no caller waits then,
+        `stopped` of the first one receives what it has cost.
         """
         while True:
             flight = None if fresh else self._flying.get(key)
             if flight is None:
-                flight = self._begin(SharedStep(key, run, digest, StepOutcome()), work)
+                flight = self._begin(SharedStep(key, run, digest, StepOutcome(), stopped), work)
             flight.waiting += 1
             try:
                 await ended(flight.task)
@@ -124,7 +132,7 @@ class SharedSteps:
         current = asyncio.current_task()
         name = current.get_name() if current else None
         flight.task = asyncio.create_task(work(flight.outcome), name=name)
-        flight.task.add_done_callback(lambda _: self._forget(flight))
+        flight.task.add_done_callback(lambda _: self._end(flight))
         self._flying[flight.key] = flight
         return flight
 
@@ -145,6 +153,11 @@ class SharedSteps:
         flight.outcome.unwanted = True
         self._forget(flight)  # later callers must not join the cancelled one
         flight.task.cancel()
+
+    def _end(self, flight: SharedStep) -> None:
+        self._forget(flight)
+        if not flight.waiting:
+            flight.stopped(flight.outcome)
 
     def _forget(self, flight: SharedStep) -> None:
         if self._flying.get(flight.key) is flight:

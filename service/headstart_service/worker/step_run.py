@@ -12,10 +12,11 @@ from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState
+from ..domain import Claim, FailureReason, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.each import ItemDigests
 from ..pipeline.pipeline import Pipeline
+from ..pipeline.retry_kinds import kinds_of, may_retry
 from ..pipeline.step import Step
 from ..values.fragments import report_fragment, result_of
 from ..values.items import of_item
@@ -23,8 +24,11 @@ from ..values.limits import Limits, encoded
 from .arguments import Arguments, GivenItem
 from .cost_meter import METER
 from .executors.executors import Executors
+from .executors.remote_call import StepRaised
 from .items import KeepItems, StepsOfItems
+from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .reasons import failure_of, readable
+from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
 from .soft_needs import SoftNeeds
 from .step_caller import CALLER, StepCaller
@@ -49,9 +53,13 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
-        keep_items: KeepItems,
+        jitter: Jitter,
     ) -> None:
-        """Run steps of `claim`. `makers` are the digests of each step's providers."""
+        """Run steps of `claim`. `makers` are the digests of each step's providers.
+
+        `jitter` returns the pause before a new try, at most so many seconds.
+        """
+        self._jitter = jitter
         self._claim = claim
         self._lease = claim.lease
         self._pipeline = pipeline
@@ -62,11 +70,13 @@ class StepRunner:
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
+        if claim.step:
+            self.digests = {claim.step: self.digests[claim.step]}
         """The steps of the run, in dependency order, each with its digest."""
         self.kept = dict(claim.ended)
         """The records of the steps that have ended."""
         self._soft_needs = SoftNeeds(pipeline, self.digests, self.kept)
-        self._items = StepsOfItems(claim, self, keep_items)
+        self._items = StepsOfItems(claim, self)
         self._arguments = Arguments(
             pipeline, self._inputs, len(claim.inputs), self.digests, providers
         )
@@ -90,16 +100,33 @@ class StepRunner:
         """Return the time in microseconds, by the store's clock: this machine's own may be off."""
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
+    def count_stopped(self, record: StepRecord) -> None:
+        """Count the work of a step whose result this run does not take."""
+        self.reuse.stopped_work.note(self._lease, record)
+
+    def note_stopped(self, step: Step, outcome: StepOutcome, took: float) -> None:
+        """Count the work of a step that no run waited for when it ended; `took` in seconds."""
+        done = StepWork(took, outcome.meter.cpu_seconds, outcome.meter.llm_tokens)
+        self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
+
+    def is_under_way(self, step: Step) -> bool:
+        """Whether an earlier revision of this key, in this worker, computes the step now."""
+        key = self._lease.job.key
+        return not self._claim.fresh and self.reuse.shared_steps.is_under_way(
+            key, self.digests[step.name]
+        )
+
     async def run(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self, step: Step, started_us: int, outcome: StepOutcome, keep_items: KeepItems
     ) -> tuple[StepRecord, Any]:
         """Compute a step, or take its result over from an earlier revision or another run.
 
-        Fills `outcome`. Returns the step's record, and its value if it was computed here. Raises
-        ExecutorUnavailable when the step cannot run here.
+        Fills `outcome`; keeps items of the step, as they end, by `keep_items`. Returns the step's
+        record, and its value if it was computed here. Raises ExecutorUnavailable when the step
+        cannot run here, and what `keep_items` raises.
         """
         if step.each:
-            record, value = await self._items.run(step, started_us, outcome), None
+            record, value = await self._items.run(step, started_us, outcome, keep_items), None
         else:
             record, value = await self._shared(step, started_us, outcome)
         if record.state is StepState.COMPLETED:
@@ -118,17 +145,30 @@ class StepRunner:
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
+                failure = await failure_get(self.reuse.memos, run.namespace, step, memo)
+                if failure is not None:
+                    outcome.state, outcome.attempts = StepEnd.FAILED, 0
+                    outcome.error, outcome.failure_reason = failure
+                    return Landed(run, _failed(step.name, 0.0, outcome, started_us))
             record, value = await self.attempt(step, started_us, outcome)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self.reuse.memos.memo_put(run.namespace, memo, result)
+                await self.reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
+            elif memo and outcome.failure_reason is not None:
+                failure = MemoisedFailure(outcome.error, outcome.failure_reason)
+                await failure_put(self.reuse.memos, run.namespace, step, memo, failure)
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
         needed = self._soft_needs.given(step).values()
         key = (run.namespace, memo) if memo else (run, digest, *needed)
+        began = time.monotonic()
+
+        def stopped(outcome: StepOutcome) -> None:
+            self.note_stopped(step, outcome, time.monotonic() - began)
+
         landed: Landed = await self.reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh
+            key, run, digest, outcome, work, fresh=fresh, stopped=stopped
         )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
@@ -219,10 +259,11 @@ class StepRunner:
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
         CALLER.set(self._caller())
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         for attempt in range(1, step.max_attempts + 1):
-            retry = True
+            retry, retry_after = True, None
             outcome.attempts = attempt
             limit = asyncio.timeout(None)
             try:
@@ -234,7 +275,8 @@ class StepRunner:
                 codec = self._pipeline.codec
                 name = step.name if item is None else of_item(step.name)
                 needed = self._arguments.needs(name)
-                value, result = await encoded(codec, name, value, self.limits, needed=needed)
+                limits = self.limits.of(step.max_bytes)
+                value, result = await encoded(codec, name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:
@@ -246,7 +288,7 @@ class StepRunner:
                 if outcome.unwanted:
                     # The step was cancelled, whatever it raised then.
                     raise asyncio.CancelledError from failure
-                error, reason, retry = self._reason(step, failure, limit)
+                error, reason, retry, retry_after = self._reason(step, failure, limit)
             else:
                 outcome.state = StepEnd.COMPLETED
                 elapsed = time.monotonic() - began
@@ -255,9 +297,11 @@ class StepRunner:
                 )
                 return record, value
             outcome.tried.append(FailedTry(time.time_ns(), error))
-            if not retry or attempt == step.max_attempts:
+            took = loop.time() - tried_since
+            pause = pause_after(step, attempt, took, retry_after, self._jitter)
+            if not retry or pause is None:
                 break
-            await asyncio.sleep(step.backoff * 2 ** (attempt - 1))
+            await asyncio.sleep(pause)
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
         return _failed(step.name, time.monotonic() - began, outcome, started_us), None
 
@@ -274,8 +318,8 @@ class StepRunner:
 
     def _reason(
         self, step: Step, failure: BaseException, limit: asyncio.Timeout
-    ) -> tuple[str, FailureReason, bool]:
-        """Return what callers may read, as text and data, and whether a new try is allowed.
+    ) -> tuple[str, FailureReason, bool, float | None]:
+        """Return what callers may read, as text and data, and whether and when to try again.
 
         An error that a step did not raise on purpose becomes an id: its text may hold anything. A
         cancellation that a step raises by itself, from a future that it shares, is an error too.
@@ -284,12 +328,14 @@ class StepRunner:
         if failed is not None:
             if failed is not failure:
                 log.info("%s %s failed", self._lease.job.key, step.name, exc_info=failure)
-            return readable(failed), failed.failure_reason, failed.retry
+            return readable(failed), failed.failure_reason, failed.retry, failed.retry_after
+        kinds = failure.kinds if isinstance(failure, StepRaised) else kinds_of(failure)
+        retry = may_retry(kinds, step.retry_on)
         if isinstance(failure, TimeoutError) and limit.expired():
-            return f"took longer than {step.timeout:g} s", FailureReason.TIMED_OUT, True
+            return f"took longer than {step.timeout:g} s", FailureReason.TIMED_OUT, retry, None
         error = f"internal error {uuid.uuid4().hex[:12]}"
         log.error("%s %s: %s", self._lease.job.key, step.name, error, exc_info=failure)
-        return error, FailureReason.INTERNAL, True
+        return error, FailureReason.INTERNAL, retry, None
 
 
 def _begin(seconds: float, limit: asyncio.Timeout) -> None:

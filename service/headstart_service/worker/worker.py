@@ -7,12 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from ..domain import (
     DEFAULT_POOL,
+    Awaited,
     Claim,
     FailureReason,
     Job,
@@ -33,11 +34,13 @@ from .intake import POLL, Intake
 from .last_tries import LastTries
 from .left_jobs import log_left_alone
 from .occupancy import Occupancy, occupied_seconds, within
-from .offers import offers_of
-from .ports import JobQueue, MemoStore, ProgressSink
+from .offers import makers_of, offers_of
+from .ports import JobQueue, MemoStore, ProgressSink, StepRuns
 from .reported_steps import ReportedSteps
 from .reuse import Reuse
 from .run import run
+from .settling import EarlyWaits, Settling
+from .step_runs import StepsElsewhere, failed
 from .upkeep import end, ended, once, repeat
 from .worker_observer import UNWANTED, RunEnd, RunOutcome, WorkObserver, WorkObservers
 from .worker_rules import WorkerRules
@@ -62,19 +65,22 @@ class Worker:
         memos: MemoStore | None = None,
         durations: Durations | None = None,
         executors: Executors | None = None,
+        step_runs: StepRuns | None = None,
     ) -> None:
         """Run the registry's pipelines with these providers on the queue's jobs.
 
         What a run writes goes to the queue by way of `sink`, if there is one; results of memoised
-        steps are kept in `memos`. The worker's heartbeat reports `durations`.
+        steps are kept in `memos`. The worker's heartbeat reports `durations`. `step_runs` has the
+        steps computed whose pools the registry does not serve.
         """
-        self._reuse = Reuse(memos)
+        self._reuse = Reuse(memos, queue.count_stopped)
         self._observer = observer or WorkObservers()
         self._queue = queue
         self._sink = sink or queue
         self._registry = registry
         self._all_offers = offers_of(registry, providers)
-        self._makers = {offer.pipeline: offer.makers for offer in self._all_offers}
+        self._makers = {pipeline.name: makers_of(pipeline, providers) for pipeline in registry}
+        self._elsewhere = StepsElsewhere(step_runs, registry.serves) if step_runs else None
         self._durations = durations or Durations()
         self._providers = providers
         self._executors = executors
@@ -83,6 +89,7 @@ class Worker:
         self._intake = Intake(queue, rules.name, self._slots, lambda: self._offers)
         self._jobs: set[asyncio.Task[None]] = set()
         self._runs = HeldRuns()
+        self._early_waits = EarlyWaits()
         self._last_tries = LastTries(
             queue, rules.name, self._slots, self._runs, lambda: self._offers, rules.lease
         )
@@ -128,7 +135,7 @@ class Worker:
         """Work until `stop`, then drain. Raises what a bug in the worker itself raised."""
         if not self._prepared and not await self.prepare():
             return
-        async with aclosing(self._reuse.shared_steps), asyncio.TaskGroup() as group:
+        async with self._reuse.open(), asyncio.TaskGroup() as group:
             every = self._rules.lease / 3
             upkeep = [
                 group.create_task(repeat(self._renew, every), name="renew"),
@@ -245,11 +252,12 @@ class Worker:
             await self._queue.release(lease)
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
-        outcome, reports = RunOutcome(), ReportedSteps()
+        outcome, reports, settling = RunOutcome(), ReportedSteps(), Settling()
+        settling.ask(self._early_waits.take(lease.job.run))
         task = asyncio.create_task(
-            self._execute(claim, outcome, reports), name=name, context=within(occupancy)
+            self._execute(claim, outcome, reports, settling), name=name, context=within(occupancy)
         )
-        held = HeldRun(outcome, reports, task, occupancy)
+        held = HeldRun(outcome, reports, settling, task, occupancy)
         try:
             with self._runs.holding(lease, held):
                 await ended(task)
@@ -268,10 +276,12 @@ class Worker:
             log.warning("%s handed on: %s", lease.job.key, error)
             await self._queue.release(lease)
 
-    async def _execute(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
+    async def _execute(
+        self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps, settling: Settling
+    ) -> Status:
         with self._observer.run(claim, outcome):
             try:
-                status = await self._to_end(claim, outcome, reports)
+                status = await self._to_end(claim, outcome, reports, settling)
             except asyncio.CancelledError:
                 if self._handing_on:
                     outcome.state = RunEnd.HANDED_ON
@@ -284,9 +294,12 @@ class Worker:
                 raise
             outcome.state = RunEnd(status)
             outcome.slot_seconds = occupied_seconds()
+            outcome.settled_seconds = settling.seconds
             return status
 
-    async def _to_end(self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps) -> Status:
+    async def _to_end(
+        self, claim: Claim, outcome: RunOutcome, reports: ReportedSteps, settling: Settling
+    ) -> Status:
         lease = claim.lease
         try:
             try:
@@ -301,6 +314,8 @@ class Worker:
                     reports,
                     self._executors,
                     self._makers[claim.pipeline],
+                    self._elsewhere,
+                    settling,
                 )
             except (
                 *(LeaseLost, ExecutorUnavailable, StoreUnavailable),
@@ -311,7 +326,8 @@ class Worker:
                 reason = f"internal error {uuid.uuid4().hex[:12]}"
                 log.exception("%s: %s", lease.job.key, reason)
             outcome.error = reason
-            await self._sink.finish(lease, (), Status.FAILED, reason, FailureReason.INTERNAL)
+            ended = [failed(claim.step, reason, FailureReason.INTERNAL)] if claim.step else []
+            await self._sink.finish(lease, ended, Status.FAILED, reason, FailureReason.INTERNAL)
         except LeaseLost:
             outcome.error = _LOST
             raise asyncio.CancelledError from None
@@ -345,7 +361,9 @@ class Worker:
                     async for event in withdrawals:
                         match event:
                             case Reported():
-                                self._pass_on(event)
+                                self._runs.pass_on(event)
+                            case Awaited():
+                                self._ask(event)
                             case Unserved(partition, runs_class):
                                 if any(o.runs_class == runs_class for o in self._offers):
                                     self._intake.note_unserved(partition)
@@ -355,10 +373,13 @@ class Worker:
                 log.debug("no withdrawals: %s", error)
                 await asyncio.sleep(POLL)
 
-    def _pass_on(self, reported: Reported) -> None:
-        """Pass reported steps to the run that computes them."""
-        for held in self._runs.of(reported.key, reported.run):
-            held.reports.pass_on(reported.steps)
+    def _ask(self, awaited: Awaited) -> None:
+        """Let steps begin for which callers wait."""
+        held = self._runs.of(awaited.key, awaited.run)
+        for each in held:
+            each.settling.ask(awaited.steps)
+        if not held:
+            self._early_waits.keep(awaited.run, awaited.steps)
 
     def _stop(self, withdrawn: Withdrawal) -> None:
         """Stop the run that is not wanted any more, if it is this worker's."""

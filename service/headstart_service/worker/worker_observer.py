@@ -56,6 +56,8 @@ class RunOutcome:
     """What callers may read of it; of a run that was stopped, why."""
     slot_seconds: float | None = None
     """How long it had a slot; None means all of the time."""
+    settled_seconds: float = 0.0
+    """How long it waited for its inputs to be stable."""
 
 
 @dataclass(slots=True)

@@ -445,7 +445,7 @@ async def test_the_ledger_counts_what_became_of_each_run_and_step(working: Side,
     ledger = stats.ledger
     assert (ledger.starts, ledger.joined, ledger.reused, ledger.unsettled) == (5, 1, 1, 1)
     assert {fate: (work.runs, work.steps) for fate, work in ledger.fates.items()} == {
-        "cancelled": (1, 0),
+        "cancelled": (1, 1),
         "evicted": (0, 0),
         "expired": (0, 0),
         "failed": (0, 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +98,18 @@ class AnnouncedRun(FakeRunStore):
     def snapshot_of(self, key: RunKey) -> Snapshot | None:
         return self.snapshot
 
-    async def read(self, key: RunKey, *, awaits: Awaits = Awaits.NOTHING) -> Snapshot:
+    async def read(
+        self,
+        key: RunKey,
+        *,
+        awaits: Awaits = Awaits.NOTHING,
+        required: AbstractSet[str] = frozenset(),
+    ) -> Snapshot:
         if self.snapshot is not None and self.snapshot.summary.status.ended:
             awaits = max(awaits, Awaits.END)
         if not self.away:
             self._wire.awaits[key] = max(awaits, self._wire.awaits.get(key, Awaits.NOTHING))
-        return await super().read(key, awaits=awaits)
+        return await super().read(key, awaits=awaits, required=required)
 
     def now(
         self,

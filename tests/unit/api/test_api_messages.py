@@ -183,7 +183,15 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
     assert described - derived == set(VISIBLE_OPTIONS)
     assert described == {field.name for field in fields(StepDescription)}
 
-    @step(required=True, timeout=2, max_attempts=3, runs_on="thread", version="2", memo=True)
+    @step(
+        required=True,
+        timeout=2,
+        max_attempts=3,
+        runs_on="thread",
+        version="2",
+        memo=True,
+        pool="gpu",
+    )
     def seen() -> int: ...
 
     pipeline = Pipeline(name="p", version="1", description="", inputs=Empty, steps=(seen,))
@@ -199,6 +207,7 @@ def test_every_visible_option_of_a_step_reaches_callers() -> None:
         runs_on="thread",
         version="2",
         memo=True,
+        pool="gpu",
     )
 
 

@@ -332,7 +332,10 @@ async def test_the_counts_have_every_field(
         "unserved": {"test": "5"},
         "pools": {}
         if separate and namespace
-        else {"gpu": {"queued": "31", "running": "32", "workers": "33"}},
+        else {
+            "default": {"queued": "0", "running": "0", "workers": "0"},
+            "gpu": {"queued": "31", "running": "32", "workers": "33"},
+        },
         "providers": [
             {
                 "name": "a/m",

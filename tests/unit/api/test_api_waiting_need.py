@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.dependencies import Call
-from headstart_service.domain import Status, StepState
+from headstart_service.domain import ALL_STEPS, Status, StepState
 from headstart_service.domain.errors import InvalidRequest
 from tests.support.run_store import FakeRunStore
 from tests.unit.api.conftest import KEY, Api, methods_of
@@ -88,3 +88,28 @@ async def test_results_live_from_when_they_are_needed_unless_the_start_says(
     await servicer.start_precompute(start_of(expected_need_in=90.0, ttl=5.0), Call())
     told = [(ttl, more["needed_in"]) for _, _, ttl, more in store.asked("start")]
     assert told == [(default, None), (default + 90, 90), (default, 0), (5, 90)]
+
+
+async def test_the_store_learns_which_steps_callers_wait_for_and_a_watcher_asks_for_none(
+    api: Api,
+) -> None:
+    async with aclosing(api.reader.watch(KEY)) as watched:
+        await anext(watched)
+        assert api.store.required == frozenset()
+        await api.get("one", wait=0)
+        assert api.store.required == frozenset()
+        first = api.get("one")
+        await api.parked(2)
+        assert api.store.required == {"one"}, "though the watcher has all announcements already"
+        second = api.get("two")
+        await api.parked(3)
+        assert api.store.required == {"one", "two"}
+        reads = api.store.reads
+        third = api.get("two")
+        await api.parked(4)
+        assert api.store.reads == reads, "the store knows that already"
+        last = api.get()
+        await api.parked(5)
+        assert ALL_STEPS in api.store.required
+        api.store.end("one", "two", "three")
+        await asyncio.gather(first, second, third, last)

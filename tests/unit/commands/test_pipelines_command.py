@@ -103,6 +103,7 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         "timeout": 30.0,
         "max_attempts": 1,
         "runs_on": "loop",
+        "pool": "default",
         "version": "",
         "memo": False,
         "each": "",
@@ -208,3 +209,26 @@ def test_bridging_itself_passes(capsys) -> None:
 def test_a_graph_names_every_step() -> None:
     needs = {"a": (), "e": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
     assert graph(needs) == "a -> b, c; b, c -> d; e"
+
+
+def test_providers_of_authors_are_checked_with_the_pipelines_that_take_them(
+    module, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taker = GOOD.replace("embedder", "shelf")
+    module(taker + "\n\nasync def shelf():\n    yield 1\n")
+    code, _, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    assert "parameter shelf is no input, step or provider of pipeline text" in err
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "authors:shelf")
+    line = len(taker.splitlines()) + 3
+    code, _, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    assert err.startswith(f"authors.py:{line}: provider shelf (HEADSTART_PROVIDERS: authors:shelf)")
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "shelf=contextlib:AsyncExitStack")
+    code, out, err = check(capsys, "authors:TEXT")
+    assert (code, err) == (exit_codes.DONE, "")
+    assert " shelf " in out
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "http=authors:shelf")
+    code, _, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    assert "HEADSTART_PROVIDERS: authors:shelf cannot be named http" in err

@@ -171,7 +171,16 @@ def test_real_providers_are_given_to_steps(folder, capsys):
     (folder / "author.py").write_text(text.replace("text.split()", "[type(http).__name__]"))
     code, out, _ = run(capsys, "author:GOOD", *INPUTS)
     assert code == exit_codes.DONE
-    assert '["AsyncClient"]' in out
+    assert '["PatientClient"]' in out
+
+
+def test_providers_of_authors_are_opened_for_steps(folder, capsys, monkeypatch):
+    text = MODULE.replace("words(text: str)", "words(text: str, shelf: object)")
+    (folder / "author.py").write_text(text.replace("text.split()", "[type(shelf).__name__]"))
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "shelf=contextlib:AsyncExitStack")
+    code, out, _ = run(capsys, "author:GOOD", *INPUTS)
+    assert code == exit_codes.DONE
+    assert '["AsyncExitStack"]' in out
 
 
 def test_a_language_model_is_asked_as_a_worker_asks_it(capsys, monkeypatch):

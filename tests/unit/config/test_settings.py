@@ -195,7 +195,7 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_explained(
 def test_every_setting_names_what_it_may_be_and_its_own_default_is() -> None:
     for name, field in Settings.model_fields.items():
         said = allowed(name, field)
-        assert said != "text" or name in {*KEYS, "model", "haiku_model"}, name
+        assert said != "text" or name in {*KEYS, "model", "haiku_model", "storage"}, name
         if "from" in said:
             low, high = (float(each) for each in said.split("from ")[1].split(" to "))
             default = default_of(name)

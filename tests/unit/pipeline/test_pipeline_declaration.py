@@ -127,11 +127,26 @@ def test_a_step_named_like_an_input_is_refused() -> None:
         ({"timeout": 0}, "timeout must be more than 0"),
         ({"max_attempts": 0}, "max_attempts must be 1 or more"),
         ({"backoff": -0.1}, "backoff must be 0"),
+        ({"settle": -1}, "settle must be 0 to 60 seconds, is -1"),
+        ({"settle": 61}, "settle must be 0 to 60 seconds, is 61"),
+        ({"settle": float("nan")}, "settle must be 0 to 60 seconds, is nan"),
+        ({"settle": "0.6"}, "settle must be 0 to 60 seconds, is '0.6'"),
+        ({"retry_on": TimeoutError}, "retry_on must be a tuple of exceptions"),
+        ({"retry_on": (TimeoutError, "OSError")}, "'OSError' is no exception"),
+        ({"retry_on": (BaseException,)}, "is no exception"),
+        ({"ttl": 60}, "ttl needs memo=True"),
+        ({"memo": True, "ttl": 0}, "ttl must be 0.001 to 2592000 seconds, is 0"),
+        ({"memo": True, "memo_failures": 86401}, "memo_failures must be 0.001 to 86400 seconds"),
+        ({"max_bytes": 0}, "max_bytes must be 1 to 62,914,560, is 0"),
+        ({"max_bytes": 1.5}, "max_bytes must be 1 to 62,914,560, is 1.5"),
     ],
 )
 def test_a_steps_rules_must_be_in_range(rules: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        step(**rules)
+    async def ruled() -> None: ...
+
+    where = r"test_pipeline_declaration\.py:\d+: step ruled: "
+    with pytest.raises((ValueError, TypeError), match=f"{where}.*{re.escape(message)}"):
+        step(**rules)(ruled)
 
 
 def test_only_async_functions_with_plain_parameters_are_steps() -> None:
@@ -316,3 +331,21 @@ def test_a_worker_has_the_pipelines_of_its_pools_and_names_those_that_no_pipelin
     assert {p.name for p in registry.of_pools(("gpu", "default"))} == {"plain", "big"}
     with pytest.raises(StartupError, match=r"no pipeline here names fpga; they name: default, gpu"):
         registry.of_pools(("gpu", "fpga"))
+
+
+def test_a_step_of_another_pool_changes_the_definition_and_no_result() -> None:
+    @step(pool="gpu")
+    async def base(size: int) -> int:
+        return size
+
+    moved, raw = make(base), {"size": 1}
+    plain = make(step()(base.function))
+    assert moved.definition != plain.definition
+    assert moved.definition_in("gpu") == f"{moved.definition}/gpu"
+    assert moved.plan(raw, "").digest == plain.plan(raw, "").digest
+    assert moved.plan(raw, "").pools == {"base": "gpu"}
+    registry = Registry([moved, make(step()(base.function), name="plain")])
+    assert registry.pools == {"default", "gpu"}
+    assert [p.name for p in registry.of_pools(("gpu",))] == [moved.name]
+    with pytest.raises(ValueError, match=r"pool = 'GPU' must be 1 to 32 of a-z, 0-9 and '-'"):
+        step(pool="GPU")(base.function)

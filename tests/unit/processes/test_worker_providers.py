@@ -17,7 +17,7 @@ from headstart_service.config.limits_file import LimitsFile
 from headstart_service.config.loading import load_settings
 from headstart_service.config.settings import Settings
 from headstart_service.pipeline.identity import identity_of
-from headstart_service.pipeline.providers import PROVIDERS
+from headstart_service.pipeline.providers import BUILT_IN
 from headstart_service.pipeline.registry import Registry
 from headstart_service.processes.governors import Governors
 from headstart_service.processes.monitoring import WorkerMonitoring
@@ -47,6 +47,7 @@ def settings(tmp_path: Path) -> Settings:
             "prepared_models": str(tmp_path / "models"),
             "vocabulary": str(tmp_path / "vocabulary"),
             "haiku_model": "claude-haiku-5-5",
+            "storage": f"file://{tmp_path}/storage",
         }
     )
 
@@ -57,7 +58,7 @@ def providers(
     figures = WorkerMonitoring(Registry([]))
     tracing = Tracing(TracerProvider()) if traced else None
     governors = Governors(LocalPermits(), LimitsFile(None), 1.0, figures.providers)
-    return open_providers(settings, PROVIDERS, figures.models, tracing, governors)
+    return open_providers(settings, BUILT_IN, figures.models, tracing, governors)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ async def test_replaced_weights_are_never_mixed_with_vectors_of_those_before(
         assert np.allclose(after["vocabulary"].matrix, expected, atol=1e-6)
         assert not np.allclose(looked_up, first, atol=1e-2)
         others = {name: identity_of(provider) for name, provider in after.items()}
-    changed = {name for name in PROVIDERS if identities[name] != others[name]}
+    changed = {name for name in BUILT_IN if identities[name] != others[name]}
     assert changed == {"embedder", "vocabulary", "scan"}
 
 
@@ -100,6 +101,7 @@ async def test_each_provider_has_the_identity_of_what_its_answers_depend_on(
         "scan": vocabulary,
         "language_model": "claude-haiku-5-5",
         "http": "",
+        "storage": "",
     }
 
 

@@ -303,8 +303,6 @@ async def test_the_texts_that_were_used_last_are_remembered_and_each_is_counted(
 
 
 async def test_the_http_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx2
-
     made: dict[str, Any] = {}
 
     class Client:
@@ -317,7 +315,7 @@ async def test_the_http_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         async def __aexit__(self, *_: object) -> None:
             made["closed"] = True
 
-    monkeypatch.setattr(httpx2, "AsyncClient", Client)
+    monkeypatch.setattr("headstart_service.providers.patient_http.PatientClient", Client)
     async with http_client() as client:
         assert client == "client"  # type: ignore[comparison-overlap]
     limits, timeout = made["limits"], made["timeout"]

@@ -279,6 +279,9 @@ class Child:
         self.killed += 1
         return -9, 1.5
 
+    async def close(self) -> None:
+        await self.kill()
+
 
 def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
     caplog: pytest.LogCaptureFixture,
@@ -286,7 +289,7 @@ def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
     tried: list[float] = []
     first, made = Child(lost=True), Child(lost=False)
 
-    async def start(_: Sequence[str]) -> Any:
+    async def start(_: Sequence[str], __: object) -> Any:
         tried.append(loop_time())
         if len(tried) == 1:
             return first
@@ -313,7 +316,7 @@ def test_a_process_that_cannot_be_replaced_is_tried_again_ever_more_seldom(
 def test_processes_end_though_one_cannot_be_replaced() -> None:
     children = [Child(lost=True)]
 
-    async def start(_: Sequence[str]) -> Any:
+    async def start(_: Sequence[str], __: object) -> Any:
         if children:
             return children.pop()
         raise OSError("no memory")

@@ -52,10 +52,15 @@ async def fine() -> int:
     return 1
 
 
+def longest(most: float) -> float:
+    """The longest pause that a backoff allows."""
+    return most
+
+
 async def finished(*steps: Step, ledger: Ledger | None = None) -> tuple[Status, Ledger]:
     pipeline, ledger = pipeline_of(*steps), ledger or Ledger()
     async with asyncio.timeout(10):
-        status = await run(claim_of(pipeline), pipeline, {}, ledger)
+        status = await run(claim_of(pipeline), pipeline, {}, ledger, jitter=longest)
     assert ledger.end is not None
     assert ledger.end.status is status
     assert tasks_left() == set()

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from headstart.v1 import precompute_pb2 as pb
-from headstart_service.domain import Claim, FailureReason, KeptItems, StepState
+from headstart_service.domain import Claim, FailureReason, KeptItems, Lease, StepRecord, StepState
 from headstart_service.domain.errors import ExecutorUnavailable, StepFailed
 from headstart_service.pipeline.pipeline import Pipeline
 from headstart_service.pipeline.step import step
@@ -218,6 +218,67 @@ async def test_a_memoised_item_is_computed_once_whatever_list_it_stands_in() -> 
     assert origins == [pb.STEP_ORIGIN_UNSPECIFIED, pb.STEP_ORIGIN_MEMOISED]
     texts = [message(each).custom.artifacts["upper"].json for each in (again, whole)]
     assert texts == ['[{"value":"C"},{"value":"B"}]', '[{"value":"B"},{"value":"C"}]']
+
+
+async def test_rules_of_a_step_count_for_each_item_and_its_size_for_all() -> None:
+    tries: Counter[str] = Counter()
+
+    @step(
+        each="names",
+        memo=True,
+        ttl=7,
+        memo_failures=5,
+        max_bytes=100,
+        max_attempts=2,
+        backoff=0,
+        retry_on=(OSError,),
+    )
+    async def ruled(names: str) -> str:
+        tries[names] += 1
+        if names == "again":
+            raise OSError
+        if names == "once":
+            raise KeyError
+        return names
+
+    made, memos = pipeline(ruled), Dictionary()
+    names = ["a", "again", "once"]
+    first, again = [
+        await run_of(claim_for(made, key, names=names), made, reuse=Reuse(memos))
+        for key in ("k1", "k2")
+    ]
+    assert tries == {"a": 1, "again": 2, "once": 1}, "failures are remembered, too"
+    assert sorted(memos.ttls.values()) == [5, 5, 7]
+    texts = [message(each).custom.artifacts["ruled"].json for each in (first, again)]
+    assert texts[0] == texts[1]
+    whole = await run_of(claim_of(made, {"names": [letter * 60 for letter in "ab"]}), made)
+    error = message(whole).steps["ruled"].error
+    assert error == "2 of 2 items are 124 bytes; its max_bytes is 100"
+
+
+async def test_items_that_are_stopped_are_counted_with_those_that_have_ended() -> None:
+    begun: list[str] = []
+    counted: list[StepRecord] = []
+
+    async def count(_: Lease, stopped: StepRecord) -> None:
+        counted.append(stopped)
+
+    @step(each="names")
+    async def costly(names: str) -> str:
+        spend(llm_tokens=10)
+        begun.append(names)
+        if names != "quick":
+            await asyncio.Event().wait()
+        return names
+
+    made, ledger, reuse = pipeline(costly), Ledger(), Reuse(count=count)
+    given = claim_of(made, {"names": ["quick", "a", "b"]})
+    running = asyncio.create_task(run(given, made, {}, ledger, reuse=reuse))
+    await wait_until(lambda: len(begun) == 3 and any(each.fragment for each in ledger.chunks))
+    running.cancel()
+    await asyncio.wait({running})
+    await reuse.stopped_work.aclose()
+    assert [each.work.llm_tokens for each in counted if each.work] == [10, 10, 10]
 
 
 def chunks_as_kept(ledger: Ledger) -> KeptItems:

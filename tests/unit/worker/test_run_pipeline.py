@@ -158,18 +158,35 @@ async def doubled(number: int, doubler: Doubler) -> int:
 DOUBLED = pipeline_of(doubled, inputs=Number)
 
 
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_PROVIDERS", f"doubler={__name__}:Doubler")
+
+
+@pytest.mark.usefixtures("registered")
 async def test_providers_are_what_the_test_gives():
     run = await run_pipeline(DOUBLED, {"number": 4}, providers={"doubler": Doubler()})
     assert run.values["doubled"] == 8
 
 
+@pytest.mark.usefixtures("registered")
 async def test_a_provider_that_is_missing_is_named_with_who_takes_it():
-    with pytest.raises(
-        ValueError, match="doubled takes doubler, which is no input, step or provider"
-    ):
+    with pytest.raises(ValueError, match="doubled takes the provider doubler; pass providers="):
         await run_pipeline(DOUBLED, {})
 
 
+async def test_a_provider_that_no_worker_has_is_refused(monkeypatch: pytest.MonkeyPatch):
+    given = {"doubler": Doubler()}
+    with pytest.raises(ValueError, match="no worker has the provider doubler: register it by"):
+        await run_pipeline(DOUBLED, {}, providers=given)
+    with pytest.raises(ValueError, match="parameter doubler is no input, step or provider"):
+        await run_pipeline(DOUBLED, {})
+    monkeypatch.setenv("HEADSTART_PROVIDERS", f"number={__name__}:Doubler")
+    with pytest.raises(ValueError, match="number is both an input and a provider"):
+        await run_pipeline(DOUBLED, {})
+
+
+@pytest.mark.usefixtures("registered")
 async def test_a_provider_that_no_step_takes_is_a_mistake():
     with pytest.raises(ValueError, match="no step takes the provider dubbler; its steps take doub"):
         await run_pipeline(DOUBLED, {}, providers={"doubler": Doubler(), "dubbler": Doubler()})

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import Step, step
-from headstart_service.worker.offers import makers_of
+from headstart_service.worker.offers import makers_of, offers_of
 
 
 class Inputs(BaseModel):
@@ -116,3 +117,43 @@ def test_a_memo_is_of_one_maker() -> None:
     inputs = Inputs(text="sea")
     digests = {PIPELINE.memo_digest(embedded, inputs, "own", maker, {}) for maker in ("", "a", "b")}
     assert len(digests) == 3
+
+
+@step(pool="gpu")
+async def drawn(joined: str, painter: Any) -> str:
+    return joined
+
+
+@step(pool="gpu")
+async def enlarged(drawn: str) -> str:
+    return drawn
+
+
+@step()
+async def shown(enlarged: str, told: str) -> str:
+    return enlarged + told
+
+
+POOLS = Pipeline("pools", "1", "", Inputs, (plain, embedded, told, joined, drawn, enlarged, shown))
+PROVIDERS = {"embedder": Model("e1"), "language_model": Model("l1"), "painter": Model("p1")}
+
+
+def offered(*pools: str) -> dict[str, dict[str, str]]:
+    """The makers of each offer of a worker of these pools, which has the providers it needs."""
+    registry = Registry([POOLS]).of_pools(pools)
+    providers = {name: PROVIDERS[name] for name in registry.providers()}
+    return {offer.definition: dict(offer.makers) for offer in offers_of(registry, providers)}
+
+
+def test_a_worker_needs_the_providers_of_its_pools_and_offers_their_steps_alone() -> None:
+    base = POOLS.definition
+    assert Registry([POOLS]).of_pools(("gpu",)).providers() == {"painter"}
+    assert Registry([POOLS]).of_pools(("default",)).providers() == {"embedder", "language_model"}
+    both = offered()
+    assert both.keys() == {base, f"{base}/gpu"}
+    assert offered("default") == {base: both[base]}
+    assert offered("gpu") == {f"{base}/gpu": both[f"{base}/gpu"]}
+    assert both[f"{base}/gpu"].keys() == {"drawn", "enlarged"}
+    assert all(maker.endswith("*joined") for maker in both[f"{base}/gpu"].values())
+    assert both[base]["shown"].endswith("*enlarged")
+    assert "*" not in both[base]["joined"]

@@ -14,6 +14,7 @@ from headstart_service.values.artifacts import ArtifactCodec
 from headstart_service.values.fragments import report_fragment
 from headstart_service.worker.reported_steps import ReportedSteps
 from headstart_service.worker.run import run
+from headstart_service.worker.step_runs import StepsElsewhere, failed
 from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
 from tests.support.waiting import wait_until
 
@@ -212,3 +213,75 @@ async def test_running_steps_are_shown_after_a_write_that_was_refused(
     go.set()
     assert await running is Status.COMPLETED
     assert [[record.name for record in write.running] for write in ledger.writes] == [["slow"], []]
+
+
+class OtherPool:
+    """Has steps computed by nobody; satisfies `ports.StepRuns`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Sequence[str], bytes]] = []
+        self.ended = False
+
+    async def has_ended(
+        self, lease: Lease, step: str, digest: str, needs: Sequence[str], lost: bytes
+    ) -> bool:
+        assert digest
+        self.asked.append((step, needs, lost))
+        return self.ended
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["announced", "found"])
+async def test_a_step_of_another_pool_comes_from_there(*, told: bool) -> None:
+    @step(required=True)
+    async def first() -> int:
+        return 3
+
+    @step()
+    async def away() -> int:
+        raise StepFailed("away", retry=False)
+
+    @step(required=True, pool="gpu")
+    async def far(first: int, away: int | None) -> int:
+        raise AssertionError
+
+    @step()
+    async def last(far: int) -> int:
+        return far + 1
+
+    reports = ReportedSteps()
+    pipeline, ledger, pool = pipeline_of(first, away, far, last), SharedLedger(reports), OtherPool()
+    elsewhere = StepsElsewhere(pool, lambda name: name == "default", again=0.001)
+    going = asyncio.create_task(
+        run(claim_of(pipeline), pipeline, {}, ledger, reports=reports, elsewhere=elsewhere)
+    )
+    await wait_until(lambda: pool.asked)
+    assert [name for write in ledger.writes for name in write.ended] != []
+    assert pool.asked[0][:2] == ("far", ("first", "?away"))
+    ledger.report("far", 7, tell=told)
+    pool.ended = not told
+    assert await going is Status.COMPLETED
+    assert ledger.value("last") == 8
+    assert not tasks_left()
+
+
+async def test_a_required_step_that_failed_in_another_pool_fails_the_run() -> None:
+    @step(required=True, pool="gpu")
+    async def far() -> int:
+        raise AssertionError
+
+    @step()
+    async def last(far: int) -> int:
+        return far
+
+    reports = ReportedSteps()
+    pipeline, ledger, pool = pipeline_of(far, last), SharedLedger(reports), OtherPool()
+    elsewhere = StepsElsewhere(pool, lambda name: name == "default")
+    going = asyncio.create_task(
+        run(claim_of(pipeline), pipeline, {}, ledger, reports=reports, elsewhere=elsewhere)
+    )
+    await wait_until(lambda: pool.asked)
+    ledger.reported["far"] = failed("far", "no card", FailureReason.STEP_FAILED)
+    reports.pass_on(("far",))
+    assert await going is Status.FAILED
+    assert ledger.end is not None
+    assert ledger.end.error == "far: no card"

@@ -22,7 +22,7 @@ class GetStats:
     """Counts runs of the store."""
 
     def __init__(self, api: Dependencies) -> None:
-        self._store, self._rules = api.store, api.rules
+        self._store, self._rules, self._registry = api.store, api.rules, api.registry
 
     def parse(self, request: pb.GetStatsRequest) -> str:
         """Return the namespace to count; empty means all. Raises InvalidRequest."""
@@ -33,10 +33,11 @@ class GetStats:
         """Return the pools, which all namespaces share; none to who may see one namespace."""
         if self._rules.separate and namespace:
             return {}
-        return {
+        used = {
             name: pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
             for name, pool in stats.pools.items()
         }
+        return {name: pb.Pool() for name in self._registry.pools} | used
 
     async def handle(self, request: pb.GetStatsRequest, _: Call) -> pb.GetStatsResponse:
         """Return the counts and the accounting of the namespace."""

@@ -60,8 +60,7 @@ class ReportStep:
         report = Report(accepted=False, state=seen.states.get(step.name))
         if is_of(step, seen.summary):
             its = pipeline.by_name[step.name]
-            soft = pipeline.soft_needs(its)
-            needs = tuple(f"?{need}" if need in soft else need for need in pipeline.needs(its))
+            needs = pipeline.marked_needs(its)
             report = await store.report(
                 key, seen.run, reported.revision, pipeline.runs_class, needs, record
             )

@@ -101,10 +101,11 @@ class Estimates:
         took = took or {}
         begins = self._turn(snapshot)
         now_us = snapshot.summary.expires_us - round(snapshot.lives_for * 1e6)
+        unserved = {each.step for each in snapshot.summary.unserved_steps}
         found: dict[str, Estimate] = {}
         for name in pipeline.order:
             state = snapshot.states.get(name)
-            if state is None or state.ended:
+            if state is None or state.ended or name in unserved:
                 continue
             if (by_items := self._by_items(pipeline.by_name[name], snapshot)) is not None:
                 found[name] = by_items

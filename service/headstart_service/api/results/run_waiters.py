@@ -8,7 +8,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ...domain import Announcement, Awaits, EventKind, RunKey
+from ...domain import ALL_STEPS, Announcement, Awaits, EventKind, RunKey
 from .answer import Answer
 
 _FOR_WATCHERS = frozenset({EventKind.CLAIMED, EventKind.RELEASED, EventKind.UNSERVED})
@@ -20,6 +20,16 @@ def awaits_of(steps: AbstractSet[str] | None) -> Awaits:
     if steps is None:
         return Awaits.CHANGES
     return Awaits.STEPS if steps else Awaits.END
+
+
+def required_of(steps: AbstractSet[str] | None) -> AbstractSet[str]:
+    """Return the steps that need not settle for a caller that waits for `Waiter.steps`.
+
+    One that watches asks for none: it may be there while a user types.
+    """
+    if steps is None:
+        return frozenset()
+    return steps or frozenset({ALL_STEPS})
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +102,8 @@ class RunWaiters:
     """The last answer that an announcement carried: the end of its run."""
     announced: Awaits = Awaits.NOTHING
     """What has been announced to this process since the last read."""
+    awaited: AbstractSet[str] = frozenset()
+    """The steps of which the store knows that callers wait for them."""
     holders: int = 0
     """How many callers keep it, whether they wait right now or not."""
     waiters: set[Waiter] = field(default_factory=set)
@@ -103,6 +115,11 @@ class RunWaiters:
     def awaits(self) -> Awaits:
         """What must be announced for all its waiters."""
         return max((awaits_of(waiter.steps) for waiter in self.waiters), default=Awaits.NOTHING)
+
+    @property
+    def required(self) -> AbstractSet[str]:
+        """The steps for which its waiters wait until a deadline."""
+        return frozenset().union(*(required_of(waiter.steps) for waiter in self.waiters))
 
     @property
     def latest(self) -> Answer | None:
@@ -126,7 +143,8 @@ class RunWaiters:
             if self.answer is not None and self.answer.run == announcement.run:
                 return False  # the read returned its end before the announcement arrived
             self.started, self.started_at = announcement.run, self.generation + 1
-            self.announced = Awaits.NOTHING  # the new run's record does not name this process yet
+            # The new run's record knows nothing of this process yet.
+            self.announced, self.awaited = Awaits.NOTHING, frozenset()
         self.generation += 1
         return self._concerns(announcement)
 
@@ -155,11 +173,17 @@ class RunWaiters:
         return all(waiter.since <= self.read_at for waiter in self.waiters)
 
     def settle(
-        self, answer: Answer, generation: int, announced: Awaits, read: ReadTime | None = None
+        self,
+        answer: Answer,
+        generation: int,
+        announced: Awaits,
+        read: ReadTime | None = None,
+        awaited: AbstractSet[str] = frozenset(),
     ) -> Answer:
         """End each wait that this answer satisfies; its `read` began at this generation.
 
-        What is `announced` arrives from that read on. Return the answer, or the end of its run if
+        What is `announced` arrives from that read on, and the store knows that callers wait for the
+        steps `awaited`. Return the answer, or the end of its run if
         that was announced meanwhile.
         """
         if self.ended is not None and self.ended.run == answer.run and not answer.final:
@@ -169,6 +193,7 @@ class RunWaiters:
             self.wanted = self.generation
         else:
             self.announced = max(self.announced, announced)
+            self.awaited |= awaited
         if generation < self.read_at:
             return answer  # a later read was faster
         self.answer, self.read_at, self.read = answer, generation, read

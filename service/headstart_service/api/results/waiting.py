@@ -25,7 +25,7 @@ from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from .answer import Answer, answer_from
 from .near_cache import NearCache
-from .run_waiters import ReadTime, RunWaiters, Waiter, awaits_of
+from .run_waiters import ReadTime, RunWaiters, Waiter, awaits_of, required_of
 from .subscription import Subscribe, Subscription
 
 Estimated = Callable[[Snapshot], Mapping[str, tuple[int, int]]]
@@ -100,7 +100,7 @@ class Waiting:
 
         Raises RunNotFound and StoreUnavailable.
         """
-        answer, _ = await self._read(key, awaits)
+        answer, _ = await self._read(key, awaits, frozenset())
         run = self._runs.get(key)
         if run is not None and run.answer is not None and run.answer.run != answer.run:
             # This caller knows another run than those that wait, whose start was not announced yet.
@@ -128,7 +128,7 @@ class Waiting:
             seen: Answer | None = None
             if run.holders == 1 and self._receives(key):
                 # Most often the result exists already, and no other caller could share this read.
-                seen = await self._read_for(run, awaits_of(steps))
+                seen = await self._read_for(run, awaits_of(steps), required_of(steps))
                 if met(seen):
                     return seen
             elif min_revision:
@@ -175,7 +175,7 @@ class Waiting:
         known = run.latest or seen
         if known is not None and (self._closing or met(known)):
             return known
-        unannounced = run.announced < awaits_of(steps)
+        unannounced = run.announced < awaits_of(steps) or not required_of(steps) <= run.awaited
         if unannounced:
             run.generation += 1
         loop = asyncio.get_running_loop()
@@ -269,7 +269,7 @@ class Waiting:
             while run.waiters and run.read_at < run.wanted:
                 generation = run.generation
                 try:
-                    await self._read_for(run, run.awaits)
+                    await self._read_for(run, run.awaits, run.required)
                 except StoreUnavailable as error:
                     run.refuse(error, generation, unseen_only=True)
                     await asyncio.sleep(RETRY_PAUSE)
@@ -281,10 +281,12 @@ class Waiting:
         finally:
             run.reading = None
 
-    async def _read(self, key: RunKey, awaits: Awaits) -> tuple[Answer, ReadTime]:
+    async def _read(
+        self, key: RunKey, awaits: Awaits, required: AbstractSet[str]
+    ) -> tuple[Answer, ReadTime]:
         """Return what `read` returns, kept if its run has ended, and when it was read."""
         moment, began = self._cache.moment, time.monotonic()
-        snapshot = await self._store.read(key, awaits=awaits)
+        snapshot = await self._store.read(key, awaits=awaits, required=required)
         try:
             answer = answer_from(snapshot, self._estimated)
         except RecordDamaged:
@@ -294,13 +296,16 @@ class Waiting:
         self._cache.put(key, answer, moment, began)
         return answer, ReadTime(moment, began, snapshot.read_at)
 
-    async def _read_for(self, run: RunWaiters, awaits: Awaits) -> Answer:
+    async def _read_for(
+        self, run: RunWaiters, awaits: Awaits, required: AbstractSet[str]
+    ) -> Answer:
         """Read for the waiters of a run; raises as `read` does."""
         section = self._section(run.key)
         generation, opened = run.generation, self._opened[section]
-        answer, read = await self._read(run.key, awaits)
+        answer, read = await self._read(run.key, awaits, required)
         received = self._receives(run.key) and opened == self._opened[section]
-        return run.settle(answer, generation, awaits if received else Awaits.NOTHING, read)
+        announced = awaits if received else Awaits.NOTHING
+        return run.settle(answer, generation, announced, read, required)
 
     def _receives(self, key: RunKey) -> bool:
         """Whether announcements of this run arrive now."""

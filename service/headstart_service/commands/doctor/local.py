@@ -21,6 +21,7 @@ import grpc
 from ...base.extras import install
 from ...base.listening import listen, reachable
 from ...base.output import spoken
+from ...base.urls import redacted
 from ...config.loading import try_settings
 from ...config.settings import Settings, variable
 from ...domain.errors import StartupError, StoreUnavailable
@@ -33,6 +34,7 @@ from ...store.refusals import FULL
 from .address import Place
 from .clock import judged
 from .language_models import language_models
+from .own_providers import check_providers
 from .report import Check, fail, ok, skip, warn
 from .service import knows_service
 from .tls import speaks_tls
@@ -53,6 +55,7 @@ def check_machine(timeout: float, *, load: bool) -> Iterator[Check]:
     settings, _ = try_settings({})
     yield from _store(settings, timeout)
     yield from _models(settings, load=load)
+    yield from check_providers(settings, load=load)
     yield from _ports(settings)
 
 
@@ -192,6 +195,9 @@ def _models(settings: Settings, *, load: bool) -> Iterator[Check]:
         return
     if wanted.isdisjoint({"embedder", "vocabulary", "scan"}):
         yield skip("model", "no pipeline takes one")
+    elif settings.embeddings_url:
+        where = f"{settings.embeddings_model} at {redacted(settings.embeddings_url)}"
+        yield skip("model", f"`embedder` is {where}; it was not tried")
     else:
         yield _model(settings, load=load)
     if not wanted.isdisjoint({"vocabulary", "scan"}):

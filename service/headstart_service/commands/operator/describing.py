@@ -98,7 +98,17 @@ def reason_of(results: Any) -> str:
     """Return why a run failed, or why no worker takes it; empty if neither is so."""
     if results.error:
         return str(results.error)
+    if unserved := getattr(results, "unserved_steps", None):  # a list's rows have none
+        return "; ".join(map(_unserved, unserved))
     return _PENDING.get(results.pending_reason or "", "").format(results.pipeline)
+
+
+def _unserved(step: Any) -> str:
+    """Describe a step of another pool for which there is no worker."""
+    reason = _PENDING.get(step.reason or "", "no worker computes {}")
+    if step.reason == "no_worker_for_pool":
+        return f"no worker serves the pool {step.pool} of the step {step.step}"
+    return reason.format(f"of the step {step.step}")
 
 
 def _head(results: Any) -> str:

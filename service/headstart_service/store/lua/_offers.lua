@@ -9,19 +9,38 @@ local EVERY = '='
 -- The maker of a step that a caller has reported: this sign, then the sign and a name for each step that it was
 -- made of. Any worker that would make these steps in the same way may continue the run.
 local REPORTED = '*'
+-- The maker of a step of another pool until a worker of that pool has made its value.
+local NOT_MADE = '~'
 
 local function is_reported(maker)
   return string.sub(maker or '', 1, 1) == REPORTED
 end
 
--- Parses "step=value" joined by commas. Returns each step's value, and the steps in their order.
+-- Parses "step=value" joined by commas; a value may have "/pool" behind it. Returns each step's value, and the steps in
+-- their order.
 local function pairs_of(text)
   local values, names = {}, {}
-  for name, value in string.gmatch(text, '([^=,]+)=([^,]+)') do
+  for name, value in string.gmatch(text, '([^=,]+)=([^,/]+)') do
     values[name] = value
     names[#names + 1] = name
   end
   return values, names
+end
+
+-- Returns the pools of the steps that are in another pool than their run, as "step=digest/pool" names them.
+local function pools_of_steps(steps)
+  local found = {}
+  if string.find(steps, '/', 1, true) then
+    for name, pool in string.gmatch(steps, '([^=,]+)=[^,/]+/([^,]+)') do
+      found[name] = pool
+    end
+  end
+  return found
+end
+
+-- The definition that workers of a pool offer for steps of runs of this definition.
+local function definition_in(definition, pool)
+  return string.match(definition, '^[^/]*') .. (pool ~= 'default' and '/' .. pool or '')
 end
 
 -- Returns the maker of each step of a record, and the steps in their order.
@@ -47,7 +66,7 @@ local function made_text(made, names)
   return any and table.concat(parts, '.') or '-'
 end
 
--- What stands for the digest of a step that was made without a need. No plan has such a digest, so no later revision
+-- What stands before the digest of a step that was made without a need. No plan has such a digest, so no later revision
 -- takes the step over.
 local DEGRADED = '-'
 
@@ -55,22 +74,51 @@ local DEGRADED = '-'
 local function degrade(r, names)
   local steps = ',' .. r.steps
   for name in string.gmatch(names, '[^,]+') do
-    steps = string.gsub(steps, ',' .. name .. '=[^,]+', ',' .. name .. '=' .. DEGRADED)
+    steps = string.gsub(steps, ',' .. name .. '=([^,-])', ',' .. name .. '=' .. DEGRADED .. '%1')
   end
   r.steps = string.sub(steps, 2)
+end
+
+local function is_degraded(digest)
+  return string.sub(digest or '', 1, #DEGRADED) == DEGRADED
+end
+
+-- Whether a step of this digest in a record was given what a plan with the digest `wanted` gives it.
+local function is_of_digest(digest, wanted)
+  return digest == wanted or digest == DEGRADED .. wanted
+end
+
+-- Returns whether a step of a run may begin, by its `needs`: names, '?' before those that it can do without. Those must
+-- have ended, or the run does not have them; the others must have a result. Then it also returns the names of those that
+-- have a result, and whether a value made of them is degraded.
+local function given_by(record, r, needs)
+  local digests, given, degraded = pairs_of(r.steps), {}, false
+  for _, need in ipairs(needs) do
+    local name = string.match(need, '^%??(.*)$')
+    local has = letter_of(redis.call('HGET', record, step_field(name)))
+    if has == LETTER.completed then
+      given[#given + 1] = name
+      degraded = degraded or is_degraded(digests[name])
+    elseif name == need or (digests[name] and not STEP_ENDED[has]) then
+      return false
+    else
+      degraded = degraded or digests[name] ~= nil
+    end
+  end
+  return true, given, degraded
 end
 
 local function every_offer()
   return redis.call('HGET', offers, EVERY) or ''
 end
 
--- Returns the makers in each offer of this class, of live workers. If none of them offers the pipeline, returns
--- those that were offered last; nil when no worker has ever offered it. `every` are the offers of all workers.
-local function offers_of(every, pipeline, class, now)
+-- Returns the makers in each offer of this class, of live workers. If none of them offers the pipeline in the class's
+-- pool, returns those that were offered last; nil when no worker has ever offered it. `every` are the offers of all workers.
+local function offers_in(every, pipeline, class, now)
   local today, last, offered, known = {}, {}, false, false
-  local own = pipeline .. '@'
+  local own, pool = pipeline .. '@', pool_of(class)
   for till, other, makers in string.gmatch(every, '(%d+) (%S+) (%S+)') do
-    if string.sub(other, 1, #own) == own then
+    if string.sub(other, 1, #own) == own and pool_of(other) == pool then
       known = true
       local live = tonumber(till) > now
       offered = offered or live
@@ -83,21 +131,43 @@ local function offers_of(every, pipeline, class, now)
   return known and (offered and today or last) or nil
 end
 
--- Whether one of these offers makes the step's value as it was `made`. A reported step needs the same of the steps
--- that it was made of.
+-- Adds to these offers those of the pools of the run's `steps`, by step.
+local function with_pools(found, every, pipeline, definition, steps, now)
+  if found then
+    found.elsewhere = {}
+    for name, pool in pairs(pools_of_steps(steps)) do
+      local class = pipeline .. '@' .. definition_in(definition, pool)
+      found.elsewhere[name] = offers_in(every, pipeline, class, now) or 'any'
+    end
+  end
+  return found
+end
+
+-- As `offers_in`, for a run with these `steps`.
+local function offers_of(every, pipeline, definition, steps, now)
+  local found = offers_in(every, pipeline, pipeline .. '@' .. definition, now)
+  return with_pools(found, every, pipeline, definition, steps, now)
+end
+
+-- Whether one of these offers makes the step's value as it was `made`. The maker of a reported step, or of one that takes
+-- values of steps of other pools, names these: it needs the same of them.
 local function makes_step(found, name, made)
-  if not found then
+  if not found or made[name] == NOT_MADE then
     return true
+  end
+  for need in string.gmatch(made[name] or '', '%*([^*]+)') do
+    if not makes_step(found, need, made) then
+      return false
+    end
   end
   if is_reported(made[name]) then
-    for need in string.gmatch(made[name], '[^*]+') do
-      if not makes_step(found, need, made) then
-        return false
-      end
-    end
     return true
   end
-  for _, makers in ipairs(found) do
+  local offered = found.elsewhere and found.elsewhere[name] or found
+  if offered == 'any' then
+    return true
+  end
+  for _, makers in ipairs(offered) do
     if (makers[name] or '-') == (made[name] or '-') then
       return true
     end
@@ -116,6 +186,7 @@ local function drop_steps(record, r, names)
   if dropped > 0 then
     r.revision = r.revision + 1
   end
+  return dropped
 end
 
 -- Whether one of these offers makes all of this run's values as they were made.
@@ -124,7 +195,7 @@ local function makes_run(found, r)
   for _, makers in ipairs(found or {}) do
     local same = true
     for _, name in ipairs(names) do
-      same = same and makes_step({makers}, name, made)
+      same = same and makes_step({makers, elsewhere = found.elsewhere}, name, made)
     end
     if same then
       return true
@@ -162,6 +233,11 @@ local function lacks(r, now)
   return any and (elsewhere and 'pool' or pipeline and 'version' or 'pipeline') or 'worker'
 end
 
+-- The pipeline and the pool of a class: the last offers of each are kept while it has no worker.
+local function offered_in(class)
+  return string.match(class, '^[^@]*') .. '/' .. (pool_of(class) or '')
+end
+
 -- Notes a worker's offers for `ttl` microseconds from now; with 0 it removes them.
 local function note_offers(worker, offering, ttl, now)
   local till_of, live = {}, {}
@@ -170,7 +246,7 @@ local function note_offers(worker, offering, ttl, now)
       local offer = class .. ' ' .. makers
       till_of[offer] = math.max(till_of[offer] or 0, till)
       if till > now then
-        live[string.match(class, '^[^@]*')] = true
+        live[offered_in(class)] = true
       end
     end
   end
@@ -196,7 +272,7 @@ local function note_offers(worker, offering, ttl, now)
   end
   local lines = {}
   for offer, till in pairs(till_of) do
-    if till > now or not live[string.match(offer, '^[^@]*')] then
+    if till > now or not live[offered_in(string.match(offer, '^%S+'))] then
       lines[#lines + 1] = integer(till) .. ' ' .. offer
     end
   end

@@ -33,8 +33,9 @@ local WAITING = ' [1-9]%x'
 -- The lowest level that receives an announcement of this kind.
 local LEAST = {
   started = 1, ended = 1, cancelled = 1, dropped = 1, step = 2, reported = 2, claimed = 3, released = 3, unserved = 3,
+  awaited = 10, -- for the run's worker alone
 }
-local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true}
+local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true, awaited = true}
 
 -- So many processes may be named before those that have ended are removed; then as many again.
 local CROWD = 64
@@ -78,7 +79,9 @@ end
 -- Returns how many of these have received it.
 local function announce(kind, run, what, member, to, result)
   local text = kind .. ' ' .. run .. ' ' .. what .. ' ' .. member
-  redis.call('SPUBLISH', channel, text)
+  if kind ~= 'awaited' then
+    redis.call('SPUBLISH', channel, text)
+  end
   if kind == 'unserved' then
     redis.call('SPUBLISH', channel .. ':unserved', text)
   end

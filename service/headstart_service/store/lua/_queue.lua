@@ -99,3 +99,65 @@ local function expected_of(expected, pipeline)
   end
   return 0
 end
+
+-- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
+-- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
+local function waits_in_vain(set, member, expected, now, most)
+  local namespace = namespace_of(member)
+  for _, band in ipairs({2, 1}) do
+    local low, high = part_of(namespace, band)
+    local found
+    if band == 2 then
+      found = redis.call('ZREVRANGEBYLEX', order_of(set), high, low, 'LIMIT', 0, most)
+    else
+      found = redis.call('ZRANGEBYLEX', order_of(set), low, high, 'LIMIT', 0, most)
+    end
+    for _, entry in ipairs(found) do
+      local name = member_of(entry, namespace)
+      local score = tonumber(redis.call('ZSCORE', set, name))
+      local whole, r = pcall(load, record_prefix .. name)
+      if score and whole and r and r.status == 'pending' and not is_step_run(name)
+          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
+        return name, r
+      end
+    end
+  end
+end
+
+-- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.
+local function group_info()
+  for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
+    local info = {}
+    for i = 1, #fields, 2 do
+      info[fields[i]] = fields[i + 1]
+    end
+    if info.name == group then
+      return info
+    end
+  end
+  return nil
+end
+
+-- Takes a delivered job off the queue. Its entry is trimmed once no older entry is left. Deleting entries would make
+-- the queue's lag unknown, by which workers are scaled; trimming does not. The job of a run that ended before its
+-- delivery stays, too: the worker that receives it drops it.
+local function drop_job(entry, took)
+  redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
+  local ticket = redis.call('HGET', tickets, entry)
+  if ticket then
+    correct(ticket, clock(), took)
+  end
+  redis.call('HDEL', tickets, entry)
+  local info = group_info()
+  if not info then
+    return
+  end
+  local oldest
+  if info.pending > 0 then
+    oldest = redis.call('XPENDING', jobs, group)[2]
+  else
+    local time, number = string.match(info['last-delivered-id'], '(%d+)-(%d+)')
+    oldest = time .. '-' .. integer(tonumber(number) + 1)
+  end
+  redis.call('XTRIM', jobs, 'MINID', oldest)
+end

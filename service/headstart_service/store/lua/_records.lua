@@ -4,6 +4,9 @@
 --   trace     the trace context of its start, if that was traced, until the run has ended
 --   fresh     1 after a restart, until the run has ended
 --   claim     the token of the last claim, until its first commit
+--   of, needs, lost   of a step run: the id of its run; the steps that its step needs, as given_by takes them; the report of its step if its
+--             workers are lost
+--   since, awaited   see _settling.lua
 --   request   "outcome revision request-id" of the start that made the run, if it had a request id
 --   s:<name>  for each step that runs or has ended: the letter of its state, then its fragment
 --   n:<name>  of a step that runs for each item of a list, until it has ended: the number of chunks, and their basis
@@ -70,7 +73,31 @@ end
 -- A pool's runs that have not ended stand in a set for each status, by whose sizes its workers are scaled.
 local IN_POOL = {'pending', 'in_progress'}
 
+-- A *step run* computes one step of a run, which itself is in another pool (_step_runs.lua). Its name is that of the run,
+-- this sign, which no key has, and the step's name.
+local STEP_RUN = '\31'
+
+local function is_step_run(member)
+  return string.find(member, STEP_RUN, 1, true) ~= nil
+end
+
+-- Splits the name, or the record's key, of a step run: returns those of its run, and the step. Returns nil for a run.
+local function owner_of(name)
+  return string.match(name, '^([^' .. STEP_RUN .. ']*)' .. STEP_RUN .. '(.*)$')
+end
+
+-- The step runs of a status, which also stand among the runs of that status.
+local function step_runs_of(status)
+  return string.sub(jobs, 1, -1 - #'jobs') .. 'step_runs:' .. status
+end
+
 local function enter_pool(member, r)
+  if is_step_run(member) then
+    for _, status in ipairs(IN_POOL) do
+      redis.call('ZREM', step_runs_of(status), member)
+    end
+    redis.call('ZADD', step_runs_of(r.status), 0, member)
+  end
   local pool = pool_of(class_of(r))
   if pool then
     redis.call('SADD', pool_names(), pool)
@@ -116,10 +143,13 @@ local function chunks_of(record, step)
   return tonumber(count) or 0, basis
 end
 
--- Whether a field is about items of a step.
-local function is_items(field)
-  local start = string.sub(field, 1, #ITEMS_FIELD)
-  return start == ITEMS_FIELD or start == CHUNKS_FIELD
+-- Whether a field is about items of a step: of any, or of the one that is given.
+local function is_items(field, step)
+  local start, name = string.match(field, '^(' .. ITEMS_FIELD .. ')([^:]*)')
+  if not start then
+    start, name = string.match(field, '^(' .. CHUNKS_FIELD .. ')(.*)$')
+  end
+  return start ~= nil and (not step or name == step)
 end
 
 local function drop_items(record, step)
@@ -134,6 +164,11 @@ end
 
 -- Removes the fields of steps that were running, so that they read as pending again.
 local function stop_steps(record)
+  local owner, step = owner_of(record)
+  if owner and letter_of(redis.call('HGET', owner, step_field(step))) == LETTER.running then
+    redis.call('HDEL', owner, step_field(step))
+    redis.call('HDEL', record, 'shown')
+  end
   local fields = redis.call('HGETALL', record)
   for i = 1, #fields, 2 do
     if is_step(fields[i]) and letter_of(fields[i + 1]) == LETTER.running then

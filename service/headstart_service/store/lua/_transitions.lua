@@ -1,5 +1,15 @@
--- Removes a run from every set; its record may be gone already. If the fate of its work was open, it is `fate`.
+-- Removes a run from every set, with its step runs; its record may be gone already. If the fate of its work was open, it
+-- is `fate`.
 local function forget(record, member, fate)
+  if is_step_run(member) then
+    drop_step_run(member)
+    remove_step_run(member) -- its record may be gone
+    return
+  end
+  local whole, r = pcall(load, record)
+  if whole and r then
+    drop_step_runs(member, r.steps)
+  end
   settle(member, fate)
   redis.call('UNLINK', record)
   unqueue(member)
@@ -74,7 +84,8 @@ end
 local function end_run(record, member, r, status, reason, why, ttl_us)
   local now = clock()
   count_ends(now, 1)
-  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh')
+  drop_step_runs(member, r.steps)
+  redis.call('HDEL', record, 'inputs', 'claim', 'trace', 'fresh', 'since', 'awaited')
   if r.status == 'pending' then
     unqueue(member)
   end
@@ -106,42 +117,4 @@ local function leave_to_others(record, member, r, score)
   r.entry = '-'
   save(record, member, r)
   set_aside(member, r, score)
-end
-
--- Returns the jobs' consumer group as a table of Redis' own fields; nil when there is none.
-local function group_info()
-  for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', jobs)) do
-    local info = {}
-    for i = 1, #fields, 2 do
-      info[fields[i]] = fields[i + 1]
-    end
-    if info.name == group then
-      return info
-    end
-  end
-  return nil
-end
-
--- Takes a delivered job off the queue. Its entry is trimmed once no older entry is left. Deleting entries would make
--- the queue's lag unknown, by which workers are scaled; trimming does not. The job of a run that ended before its
--- delivery stays, too: the worker that receives it drops it.
-local function drop_job(entry, took)
-  redis.pcall('XACK', jobs, group, entry) -- refused, if a damaged record names no entry
-  local ticket = redis.call('HGET', tickets, entry)
-  if ticket then
-    correct(ticket, clock(), took)
-  end
-  redis.call('HDEL', tickets, entry)
-  local info = group_info()
-  if not info then
-    return
-  end
-  local oldest
-  if info.pending > 0 then
-    oldest = redis.call('XPENDING', jobs, group)[2]
-  else
-    local time, number = string.match(info['last-delivered-id'], '(%d+)-(%d+)')
-    oldest = time .. '-' .. integer(tonumber(number) + 1)
-  end
-  redis.call('XTRIM', jobs, 'MINID', oldest)
 end

@@ -11,6 +11,7 @@ if set == waiting then
   return 0
 end
 local _, names = pairs_of(r.steps)
+drop_step_runs(member, r.steps)
 drop_steps(record, r, names)
 r.definition, r.digest, r.steps, r.made = definition, digest, steps, '-'
 redis.call('HSET', record, 'inputs', inputs)

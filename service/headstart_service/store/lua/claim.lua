@@ -4,9 +4,11 @@
 -- From then on the run's announcements are sent to the worker's `process`.
 -- Steps that another maker has made are computed anew. A job without a run is dropped. A run whose workers were lost too
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
+-- A step run gets inputs, the values that its step needs and the items that have ended from the record of its run.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps and of items, `need` if the start declared it, `trace` if it was traced, and `fresh` if it was a restart.
+-- the fields of ended steps and of items, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a
+-- restart, and `since` and `awaited` of _settling.lua.
 -- Repeating a claim with the same token changes nothing.
 
 -- Late runs that one call passes over, at most.
@@ -72,7 +74,8 @@ local function first_in_order()
     elseif not own[class_of(r)] then
       set_aside(member, r, score)
       left = left + 1
-    elseif passed < PASSED and is_late(r, score, expected_of(expected, r.pipeline), now) then
+    elseif passed < PASSED and not is_step_run(member)
+        and is_late(r, score, expected_of(expected, r.pipeline), now) then
       move_to(set, member, r, score + AFTER_ALL)
       passed = passed + 1
     else
@@ -109,12 +112,28 @@ if not own[class_of(r)] then
   return {}
 end
 
+-- A step run is computed from the record of its run.
+local source, theirs, step, needed = record, nil, nil, nil
+if is_step_run(member) then
+  local _
+  _, source, theirs, step, needed = owner_that_waits(member, record)
+  if not theirs then
+    drop_job(entry)
+    drop_step_run(member)
+    return {}
+  end
+end
+
 -- The reply to the same call was lost or late, and this is its repetition: no worker was lost.
 local repeated = r.status == 'in_progress' and redis.call('HGET', record, 'claim') == token
 
 if r.tries >= tonumber(max_tries) and not repeated then
-  drop_job(entry)
-  end_run(record, member, r, 'failed', 'worker_lost', lost, tonumber(failure_ttl_us))
+  if theirs then
+    deliver_step(record, member, r, LETTER.failed .. (redis.call('HGET', record, 'lost') or ''), '')
+  else
+    drop_job(entry)
+    end_run(record, member, r, 'failed', 'worker_lost', lost, tonumber(failure_ttl_us))
+  end
   return {0, member, run_id, 'lost'}
 end
 
@@ -131,14 +150,22 @@ if not repeated then
   stop_steps(record)
   local made, names = made_of(r)
   local makers, ours, others = pairs_of(own[class_of(r)]), {}, {}
+  local every = string.find(r.steps, '/', 1, true) and every_offer() or ''
+  local found = with_pools({makers}, every, r.pipeline, r.definition, r.steps, now)
   for _, name in ipairs(names) do
-    local stays = makes_step({makers}, name, made)
+    local stays = makes_step(found, name, made)
     if not stays then
       others[#others + 1] = name
     end
     ours[name] = stays and made[name] or makers[name]
+    if found.elsewhere[name]
+        and not (stays and STEP_ENDED[letter_of(redis.call('HGET', record, step_field(name)))]) then
+      ours[name] = NOT_MADE
+    end
   end
-  drop_steps(record, r, others)
+  if drop_steps(record, r, others) > 0 then
+    drop_step_runs(member, r.steps)
+  end
   r.made = made_text(ours, names)
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then
@@ -162,14 +189,16 @@ if not repeated then
   announce('claimed', r.run, '-', member)
 end
 
-local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', record, 'inputs'), now}
+local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', source, 'inputs'), now}
 if score and score > 0 and score < math.huge and score % 2 == 1 then
   reply[#reply + 1] = 'need'
   reply[#reply + 1] = integer(score % AFTER_ALL)
 end
-local fields = redis.call('HGETALL', record)
+local BESIDE_STEPS = {trace = true, fresh = true, since = true, awaited = true}
+local fields = redis.call('HGETALL', source)
 for i = 1, #fields, 2 do
-  if is_step(fields[i]) or is_items(fields[i]) or fields[i] == 'trace' or fields[i] == 'fresh' then
+  local own = is_step(fields[i]) and (not needed or needed[fields[i]]) or is_items(fields[i], step)
+  if own or BESIDE_STEPS[fields[i]] then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -54,8 +54,13 @@ while compared < tonumber(most) and #page < tonumber(limit) do
     break
   end
   compared, last = compared + 1, name
-  local whole, r = pcall(load, record_prefix .. name)
-  if whole and r and pipeline ~= '' and r.pipeline ~= pipeline then
+  local whole, r
+  if not is_step_run(name) then
+    whole, r = pcall(load, record_prefix .. name)
+  end
+  if is_step_run(name) then
+    -- no run that a caller has started
+  elseif whole and r and pipeline ~= '' and r.pipeline ~= pipeline then
     -- another pipeline's
   elseif whole and r then
     page[#page + 1] = {name, r.status, r.revision, r.pipeline, integer(r.created), integer(r.started),

@@ -32,7 +32,7 @@ for _, class in ipairs(redis.call('HKEYS', unserved)) do
     for _, name in ipairs(redis.call('ZRANGE', unserved_of(class), 0, tonumber(limit) - 1)) do
       local whole, r = pcall(load, record_prefix .. name)
       local inputs = whole and redis.call('HGET', record_prefix .. name, 'inputs')
-      if r and inputs then
+      if r and inputs and not is_step_run(name) then
         reply[#reply + 1] = {name, r.run, r.pipeline, inputs}
       end
     end

@@ -1,10 +1,12 @@
 -- Reads a run with every existing fragment, at one moment. Notes that the result of an ended run was read: read results
 -- are evicted first. Steps that a caller reads count as used: see _accounting.lua.
+-- A caller waits for the steps `required`, "name,name" or '*' for all; '' where none does: see _settling.lua.
 -- With `awaits` above 0 the caller waits for it: a pending run goes before all runs without a waiting caller, unless
 -- `by_need` is 0. Announcements of the run are sent to the `process`, of a level from `awaits` on. Those of an ended run
 -- are sent to every reader, which keeps what it has read.
 -- Returns {} for an unknown key, else {microseconds until it expires, field, value, field, value, …}
--- with the record's fields; for a pending run also `ahead`, the number of runs before it, and what it `lacks`.
+-- with the record's fields; for a pending run also `ahead`, the number of runs before it, and what it `lacks`;
+-- for steps that wait for a worker of another pool, `lacking`.
 -- For a record of `large` bytes or more, its `size` and `about` stand for all fields: the caller reads them separately.
 
 local r = load(record)
@@ -16,6 +18,7 @@ if r.seen == 0 and not is_live(r.status) then
   note_seen(record, member, r)
 end
 note_read(member, r)
+ask(record, member, r, required)
 local level = is_live(r.status) and tonumber(awaits) or 1
 if level > 0 then
   send_to(record, process, level)
@@ -39,5 +42,13 @@ if r.status == 'pending' then
   fields[#fields + 1] = before(set, member, score)
   fields[#fields + 1] = 'lacks'
   fields[#fields + 1] = lacks(r, clock()) or ''
+end
+if awaits ~= '0' and by_need == '1' and is_live(r.status) then
+  hurry_step_runs(member, r)
+end
+local lacking = lacking_steps(member, r, clock())
+if lacking ~= '' then
+  fields[#fields + 1] = 'lacking'
+  fields[#fields + 1] = lacking
 end
 return fields

@@ -10,31 +10,21 @@ if not r or r.expires <= clock() then
   return {}
 end
 
-local function letter(name)
-  return letter_of(redis.call('HGET', record, step_field(name)))
-end
-
 if not string.find(',' .. r.steps, ',' .. step .. '=', 1, true) then
   return {0, ''}
 end
-local state = letter(step)
+local state = letter_of(redis.call('HGET', record, step_field(step)))
 if r.run ~= run_id or r.revision ~= tonumber(revision) or class_of(r) ~= runs_class or not is_live(r.status)
     or (state ~= LETTER.pending and state ~= LETTER.running) then
   return {0, state}
 end
+local ready, given, degraded = given_by(record, r, {...})
+if not ready then
+  return {0, state}
+end
 local maker = REPORTED
-local digests, degraded = pairs_of(r.steps), false
-for _, need in ipairs({...}) do
-  local name = string.match(need, '^%??(.*)$')
-  local has = letter(name)
-  if has == LETTER.completed then
-    maker = maker .. REPORTED .. name
-    degraded = degraded or digests[name] == DEGRADED
-  elseif name == need or (digests[name] and not STEP_ENDED[has]) then
-    return {0, state}
-  else
-    degraded = degraded or digests[name] ~= nil
-  end
+for _, name in ipairs(given) do
+  maker = maker .. REPORTED .. name
 end
 if degraded then
   degrade(r, step)
@@ -45,5 +35,6 @@ local made, names = made_of(r)
 made[step] = maker
 r.made = made_text(made, names)
 save(record, member, r)
+drop_step_run(step_run_of(member, step))
 announce('reported', r.run, step, member)
 return {1, LETTER.completed}

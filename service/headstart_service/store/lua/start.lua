@@ -1,7 +1,8 @@
 -- Decides the outcome of a start, makes room, writes the record, indexes it and queues the job, all in one step.
 -- `run_id` becomes the id of the run: no other start has it, and repeating a start with it changes nothing.
 -- Repeating a `request_id` with the same inputs changes nothing either; it is '' where the caller gave none.
--- The argument `steps` is "name=digest" joined by commas; of the limits, 0 is none.
+-- The argument `steps` is "name=digest" joined by commas, `settling` names those of them that settle; of the limits, 0 is
+-- none.
 -- The rest, if there is any, is the trace context that the run carries while it is live.
 -- Returns {outcome, status, revision, read, unread, own, expired, shed}. The numbers are runs that it has removed: read
 -- ones, unread ones, those of its own namespace and expired ones; then those that it has shed, because they waited and
@@ -35,6 +36,7 @@ local function count_namespace(member)
   end
   local kept = ended + redis.call('ZLEXCOUNT', with_status.pending, low, high)
     + redis.call('ZLEXCOUNT', with_status.in_progress, low, high)
+    - step_runs_in('pending', low, high) - step_runs_in('in_progress', low, high)
   return kept, ended
 end
 
@@ -66,30 +68,6 @@ local function first_to_go(member, number, now)
     names[i] = found[i].name
   end
   return names
-end
-
--- Returns a run of the member's namespace that waits in vain: the last of those that claims have passed over because they
--- could not be ready in time, else one that a claim would pass over now. It compares few runs: late ones stand in front.
-local function waits_in_vain(set, member, now)
-  local namespace = namespace_of(member)
-  for _, band in ipairs({2, 1}) do
-    local low, high = part_of(namespace, band)
-    local found
-    if band == 2 then
-      found = redis.call('ZREVRANGEBYLEX', order_of(set), high, low, 'LIMIT', 0, WINDOW)
-    else
-      found = redis.call('ZRANGEBYLEX', order_of(set), low, high, 'LIMIT', 0, WINDOW)
-    end
-    for _, entry in ipairs(found) do
-      local name = member_of(entry, namespace)
-      local score = tonumber(redis.call('ZSCORE', set, name))
-      local whole, r = pcall(load, record_prefix .. name)
-      if score and whole and r and r.status == 'pending'
-          and (band == 2 or is_late(r, score, expected_of(expected, r.pipeline), now)) then
-        return name, r
-      end
-    end
-  end
 end
 
 -- Settles the line of a replaced run, except the work of steps that its successor keeps. Returns that work as numbers of
@@ -142,7 +120,7 @@ end
 local every = every_offer()
 local class = pipeline .. '@' .. definition
 local pool = pool_of(class)
-local found = offers_of(every, pipeline, class, now)
+local found = offers_of(every, pipeline, definition, steps, now)
 local today = old and makes_run(found, old)
 
 if old and old.digest == digest and restart == '0' then
@@ -157,14 +135,19 @@ if old and old.digest == digest and restart == '0' then
           others[#others + 1] = name
         end
       end
-      drop_steps(record, old, others)
+      if drop_steps(record, old, others) > 0 then
+        drop_step_runs(member, old.steps)
+      end
       old.made = made_text(left, names)
     end
     if old.status == 'pending' and old.definition ~= definition then
       -- Its digest is the same under both, and this one is what workers will have.
       local set, score = standing(member, old)
       local before_it = pool_of(class_of(old))
-      old.definition = definition
+      drop_step_runs(member, old.steps)
+      local made = made_of(old)
+      local _, names = pairs_of(steps)
+      old.definition, old.steps, old.made = definition, steps, made_text(made, names)
       if before_it and before_it ~= pool then
         for _, status in ipairs(IN_POOL) do
           redis.call('ZREM', pool_key(before_it, status), member)
@@ -215,8 +198,11 @@ local function full(why)
   return {'full', why, live, expired, ended_lately(now)}
 end
 
+if tonumber(max_live) > 0 and live >= tonumber(max_live) then
+  live = live - all_step_runs()
+end
 if tonumber(max_live) > 0 and live >= tonumber(max_live) and not (old and is_live(old.status)) then
-  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, now)
+  shed, in_vain = waits_in_vain(pool and unserved_of(class) or waiting, member, expected, now, WINDOW)
   if not shed then
     return full('queue')
   end
@@ -251,6 +237,7 @@ local gone = {[read] = 0, [unread] = 0, own = 0}
 if not old then
   -- After a limit was lowered there may be many; each start then makes as much room as it may.
   local excess = math.min(redis.call('ZCARD', expiry) + 1 - tonumber(max_records), SWEEP)
+  excess = excess > 0 and excess - all_step_runs() or excess
   local own = 0
   if tonumber(namespace_max) > 0 then
     local kept, ended = count_namespace(member)
@@ -286,38 +273,15 @@ if shed then
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
-local kept, kept_names, made, kept_items = {}, {}, {}, {}
 local wanted, names = pairs_of(steps)
-if old and restart == '0' then
-  local digests, old_made = pairs_of(old.steps), made_of(old)
-  for _, name in ipairs(names) do
-    if digests[name] == wanted[name] and makes_step(found, name, old_made) then
-      local value = redis.call('HGET', record, step_field(name))
-      if letter_of(value) == LETTER.completed then
-        kept[#kept + 1] = step_field(name)
-        kept[#kept + 1] = value
-        kept_names[name] = true
-        made[name] = old_made[name]
-      else
-        -- Items that have ended: the worker takes those that its own are equal to.
-        local chunks, basis = chunks_of(record, name)
-        if basis then
-          kept_items[CHUNKS_FIELD .. name] = integer(chunks) .. ' ' .. basis
-          for number = 1, chunks do
-            local field = items_field(name, number)
-            kept_items[field] = redis.call('HGET', record, field) or nil
-          end
-          made[name] = old_made[name]
-        end
-      end
-    end
-  end
-end
+local kept, made = kept_of(restart == '0' and old, record, wanted, names, found)
 
+local since = since_of(record, old, wanted, settling, now)
+local awaited = since and restart == '0' and still_awaited(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
-local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
+local carried = old and hand_over(member, old.steps, steps, kept.names) or ''
 -- Every record stands in `expiry`: a run that does not has nothing that could be forgotten.
 if old or redis.call('ZSCORE', expiry, member) then
   forget(record, member, 'expired')
@@ -329,8 +293,8 @@ local r = {
   digest = digest, steps = steps, made = made_text(made, names), reason = '-', error = '',
 }
 r.entry = queue(member, r, place(now, tonumber(need_us)), true)
-redis.call('HSET', record, 'inputs', inputs, unpack(kept))
-for field, value in pairs(kept_items) do
+redis.call('HSET', record, 'inputs', inputs, unpack(kept.steps))
+for field, value in pairs(kept.items) do
   redis.call('HSET', record, field, value)
 end
 if trace then
@@ -338,6 +302,12 @@ if trace then
 end
 if restart == '1' then
   redis.call('HSET', record, 'fresh', 1)
+end
+if since then
+  redis.call('HSET', record, 'since', since)
+end
+if awaited then
+  redis.call('HSET', record, 'awaited', awaited)
 end
 local outcome = old and old.digest ~= digest and 'replaced' or 'started'
 if request_id ~= '' then

@@ -19,7 +19,7 @@ end
 local counts = {}
 for status, set in pairs(with_status) do
   counts[#counts + 1] = status
-  counts[#counts + 1] = redis.call('ZLEXCOUNT', set, low, high)
+  counts[#counts + 1] = redis.call('ZLEXCOUNT', set, low, high) - (is_live(status) and step_runs_in(status, low, high) or 0)
 end
 -- Without a group no worker has come yet.
 local info = group_info()
@@ -99,9 +99,10 @@ for _ = 1, NAMESPACES do
   end
   -- A semicolon follows the colon that ends the name.
   local namespace = string.match(first, '^[^:]*')
-  by_namespace[#by_namespace + 1] = first
+  local from, till = '[' .. namespace .. ':', '(' .. namespace .. ';'
+  by_namespace[#by_namespace + 1] = owner_of(first) or first
   by_namespace[#by_namespace + 1] =
-    redis.call('ZLEXCOUNT', with_status.pending, '[' .. namespace .. ':', '(' .. namespace .. ';')
+    redis.call('ZLEXCOUNT', with_status.pending, from, till) - step_runs_in('pending', from, till)
   low = '[' .. namespace .. ';'
 end
 counts[#counts + 1] = by_namespace

@@ -5,6 +5,8 @@ Satisfies `providers.provider_observer.ProviderObserver`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from .instruments import Instruments
 
 _LABELS = ("provider",)
@@ -47,6 +49,17 @@ class ProviderMetrics(Instruments):
             lambda: self._open,
             _LABELS,
         )
+        self._health: Callable[[], Mapping[str, bool]] = dict
+        self.reading(
+            "provider_healthy",
+            "1 while a provider of an author's is healthy.",
+            lambda: {(name,): int(well) for name, well in self._health().items()},
+            _LABELS,
+        )
+
+    def watch_health(self, health: Callable[[], Mapping[str, bool]]) -> None:
+        """Show whether each provider of an author's is healthy, as `health` returns it."""
+        self._health = health
 
     def called(self, provider: str, end: str, seconds: float) -> None:
         """Count a call."""

@@ -106,7 +106,10 @@ class WorkerMetrics(Instruments):
 
     @contextmanager
     def run(self, claim: Claim, outcome: RunOutcome) -> Iterator[None]:
-        """Time a run."""
+        """Time a run. A step run is none: its step is timed."""
+        if claim.step:
+            yield
+            return
         pipeline = claim.pipeline if self._registry.find(claim.pipeline) else OTHER
         if claim.lease.attempt > 1:
             self._redelivered.add(pipeline)

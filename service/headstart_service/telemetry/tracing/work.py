@@ -54,7 +54,7 @@ class TracedWork:
                 "messaging.message.id": lease.job.run,
                 "messaging.client.id": self._worker,
                 "headstart.namespace": lease.job.key.namespace,
-                "headstart.key": lease.job.key.key,
+                "headstart.key": lease.job.key.owner.key,
                 "headstart.pipeline": claim.pipeline,
                 "headstart.revision": claim.revision,
                 "headstart.attempt": lease.attempt,

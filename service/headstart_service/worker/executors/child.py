@@ -17,7 +17,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from ...domain.errors import StartupError
 from .child_socket import LENGTH, end_with, framed
 from .remote_call import (
     Call,
@@ -26,9 +28,17 @@ from .remote_call import (
     perform_call,
 )
 
+if TYPE_CHECKING:
+    from .child_providers import HostedProviders, Plain
 
-def main(descriptor: int, parent: int, modules: Sequence[str]) -> None:
-    """Serve the worker `parent` at the other end of this socket, with these modules imported."""
+
+def main(
+    descriptor: int, parent: int, modules: Sequence[str], providers: Plain | None = None
+) -> None:
+    """Serve the worker `parent` at the other end of this socket, with these modules imported.
+
+    Opens `providers` of its own before. An empty message closes them, and ends this process.
+    """
     end_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = socket.socket(fileno=descriptor)
@@ -40,9 +50,30 @@ def main(descriptor: int, parent: int, modules: Sequence[str]) -> None:
     except BaseException:  # noqa: BLE001  # the worker logs it and refuses to start
         _send(connection, pickle.dumps(Performed(trace=traceback.format_exc())))
         os._exit(1)
-    _send(connection, pickle.dumps(Performed(cpu_seconds=time.process_time())))
-    while True:
-        _send(connection, _answer(work.get()))
+    hosted = _host(connection, providers)
+    identities = hosted.identities if hosted else {}
+    ready = Performed(identities, cpu_seconds=time.process_time())
+    _send(connection, pickle.dumps(ready))
+    while message := work.get():
+        _send(connection, _answer(message))
+    if hosted:
+        hosted.close()
+    os._exit(0)
+
+
+def _host(connection: socket.socket, providers: Plain | None) -> HostedProviders | None:
+    """Open the providers of this process; end it when one cannot be opened."""
+    if providers is None:
+        return None
+    from .child_providers import HostedProviders
+
+    try:
+        return HostedProviders(providers)
+    except StartupError as error:
+        _send(connection, pickle.dumps(Performed(failure=str(error))))
+    except BaseException:  # noqa: BLE001  # as above
+        _send(connection, pickle.dumps(Performed(trace=traceback.format_exc())))
+    os._exit(1)
 
 
 def _answer(message: bytes) -> bytes:

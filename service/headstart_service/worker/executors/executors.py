@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 from ...domain.errors import ExecutorUnavailable, StartupError
 from ...pipeline.runs_on import REMOTE_EXECUTORS
 from ..occupancy import occupying
+from .child_providers import ChildProviders
 from .code_identity import OtherCode, identity
 from .event_loop import drive
 from .processes import Processes
@@ -81,7 +82,7 @@ class Executors:
         self._threads: Threads | None = None
         self._processes: Processes | None = None
         self._ray: RayCluster | None = None
-        self._pipelines: tuple[Pipeline, ...] = ()
+        self._steps: dict[str, Sequence[Step]] = {}
         self._broken: dict[str, str] = {}
         self._connecting = asyncio.Lock()
         self._change = asyncio.Event()
@@ -92,9 +93,9 @@ class Executors:
     def unavailable(self) -> Mapping[str, str]:
         """The pipelines that this worker cannot run now, each with the reason."""
         return {
-            pipeline.name: reason
-            for pipeline in self._pipelines
-            for step in reversed(pipeline.steps)
+            pipeline: reason
+            for pipeline, steps in self._steps.items()
+            for step in reversed(steps)
             if (reason := self._reason(step)) is not None
         }
 
@@ -119,23 +120,31 @@ class Executors:
     ) -> None:
         await self._stack.aclose()
 
-    async def prepare(self, pipelines: Iterable[Pipeline]) -> None:
+    async def prepare(
+        self,
+        pipelines: Iterable[Pipeline],
+        steps_of: Callable[[Pipeline], Sequence[Step]] = lambda pipeline: pipeline.steps,
+        providers: ChildProviders | None = None,
+    ) -> None:
         """Set up what these pipelines' steps need, before any of them runs.
 
-        A Ray that is away is waited for in the background, see `unavailable`. Raises StartupError
-        when a process, or every node of Ray, cannot import a step's module.
+        Of each pipeline the worker runs what `steps_of` returns. Processes for steps open
+        `providers`. A Ray that is away is waited for in the background, see `unavailable`. Raises
+        StartupError when a process, or every node of Ray, cannot import a step's module.
         """
-        self._pipelines = tuple(pipelines)
-        steps = [step for pipeline in self._pipelines for step in pipeline.steps]
+        self._steps = {pipeline.name: tuple(steps_of(pipeline)) for pipeline in pipelines}
+        own = providers or ChildProviders()
+        steps = [step for each in self._steps.values() for step in each]
         for step in steps:
             if step.runs_on in REMOTE_EXECUTORS:
                 try:
-                    identity(step.function.__module__)  # before its files can change
+                    for module in (step.function.__module__, *own.modules(step.parameters)):
+                        identity(module)  # before its files can change
                 except ValueError as error:
                     raise StartupError(f"step {step.name}: {error}") from error
         local = {step.function.__module__ for step in steps if step.runs_on == "process"}
         if local:
-            await self._local().prepare(sorted(local))
+            await self._local().prepare(sorted(local), own)
         if any(step.runs_on == "ray" for step in steps):
             await self._cluster([step for step in steps if step.runs_on == "ray"])
 

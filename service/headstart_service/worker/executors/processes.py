@@ -18,7 +18,8 @@ from ...base.own_threads import in_own_thread
 from ...domain import FailureReason
 from ...domain.errors import StartupError, StepFailed
 from . import child as child_process
-from .child_socket import command, message, receive
+from .child_providers import ChildProviders
+from .child_socket import command, framed, message, receive
 from .code_identity import OtherCode, identities
 from .queueing import queueing
 from .remote_call import Call, Performed
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _START: Final = 60.0
 """Seconds that a process may take to import its pipelines."""
+_NO_PROVIDERS: Final = ChildProviders()
 _FIRST_PAUSE: Final = 0.5
 _LAST_PAUSE: Final = 15.0
 _BIG: Final = 1 << 20
@@ -50,9 +52,11 @@ class Child:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         end: socket.socket,
+        providers: ChildProviders,
     ) -> None:
         """`end` is this process's end of the socket, or a copy of it."""
         self._process = process
+        self._providers = providers
         self._reader = reader
         self._writer = writer
         self._watching = _on_death(process.pid, end)
@@ -60,13 +64,19 @@ class Child:
         """CPU seconds that are on a step's meter."""
 
     @classmethod
-    async def start(cls, modules: Sequence[str]) -> Child:
-        """A process that has imported these modules. Raises StartupError when it cannot."""
+    async def start(
+        cls, modules: Sequence[str], providers: ChildProviders = _NO_PROVIDERS
+    ) -> Child:
+        """A process that has imported these modules, and opened these providers.
+
+        Raises StartupError when it cannot.
+        """
+        arguments = [os.getpid(), list(modules), *([providers.plain] if providers.declared else ())]
         ours, theirs = socket.socketpair()
         end = ours.dup()
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once it is forked
-                command(child_process.__name__, theirs.fileno(), os.getpid(), list(modules)),
+                command(child_process.__name__, theirs.fileno(), *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a step prints must not mix with the worker's own output
                 pass_fds=(theirs.fileno(),),
@@ -80,9 +90,9 @@ class Child:
             process.kill()
             await in_own_thread(process.wait)
             raise
-        child = cls(process, *streams, end)
+        child = cls(process, *streams, end, providers)
         try:
-            async with asyncio.timeout(_START):
+            async with asyncio.timeout(_START + providers.patience):
                 ready = await child._answer()
         except (TimeoutError, ProcessLost) as error:
             raise StartupError(f"a process for steps did not start: {error!r}") from error
@@ -92,19 +102,24 @@ class Child:
         if ready.trace is not None:
             last = ready.trace.strip().splitlines()[-1]
             raise StartupError(f"a process for steps cannot import its pipelines: {last}")
+        if wrong := ready.failure or providers.differences(ready.value or {}):
+            await child.kill()
+            raise StartupError(f"a process for steps did not start: {wrong}")
         return child
 
     async def call(self, step: Step, arguments: Mapping[str, Any], meter: CostMeter) -> Any:
         """Run the step there. Raises ProcessLost when the process ends before the step."""
         function = step.function
         try:
-            body = pickle.dumps(dict(arguments), protocol=pickle.HIGHEST_PROTOCOL)
+            given = self._providers.sent(arguments)
+            body = pickle.dumps(given, protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise StepFailed(
                 f"its inputs cannot be sent to a process: {error}", retry=False
             ) from error
         module = function.__module__
-        request = message(Call(module, function.__qualname__, identities([module]), body))
+        code = identities([module, *self._providers.modules(arguments)])
+        request = message(Call(module, function.__qualname__, code, body))
         before = self._counted
         self._writer.write(request)
         done = await self._answer()
@@ -129,6 +144,15 @@ class Child:
         with suppress(OSError):
             return max(0.0, time.clock_gettime((~self._process.pid << 3) | 2) - self._counted)
         return 0.0
+
+    async def close(self) -> None:
+        """Let it close its providers and end, for as long as they may take; then end it."""
+        if self._providers.declared:
+            with suppress(TimeoutError, ProcessLost, OSError):
+                async with asyncio.timeout(self._providers.farewell):
+                    self._writer.write(framed(b""))
+                    await self._answer()
+        await self.kill()
 
     async def kill(self) -> tuple[int, float]:
         """End it and all that it has started. Gives its exit code and its unpaid CPU seconds."""
@@ -161,27 +185,33 @@ class Processes:
         self,
         limit: int,
         wait: float = 300.0,
-        start: Callable[[Sequence[str]], Awaitable[Child]] = Child.start,
+        start: Callable[[Sequence[str], ChildProviders], Awaitable[Child]] = Child.start,
     ) -> None:
         """Let a step wait for one of `limit` processes for `wait` seconds at most.
 
-        `start` starts a process that has imported these modules.
+        `start` starts a process that has imported these modules and opened these providers.
         """
         self._limit = limit
         self._wait = wait
         self._start = start
         self._modules: Sequence[str] = ()
+        self._providers = _NO_PROVIDERS
         self._free: asyncio.Queue[Child] = asyncio.Queue()
         self._all: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._prepared = False
 
-    async def prepare(self, modules: Sequence[str]) -> None:
-        """Start them all, with these modules imported. Raises StartupError when one cannot."""
+    async def prepare(
+        self, modules: Sequence[str], providers: ChildProviders = _NO_PROVIDERS
+    ) -> None:
+        """Start them all, with these modules imported and providers opened.
+
+        Raises StartupError when one cannot.
+        """
         self._prepared = True
-        self._modules = modules
+        self._modules, self._providers = modules, providers
         started = await asyncio.gather(
-            *(self._start(modules) for _ in range(self._limit)), return_exceptions=True
+            *(self._start(modules, providers) for _ in range(self._limit)), return_exceptions=True
         )
         for each in started:
             if not isinstance(each, BaseException):
@@ -244,7 +274,7 @@ class Processes:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(child.kill() for child in self._all))
+        await asyncio.gather(*(child.close() for child in self._all))
         self._all.clear()
 
     async def _replace(self, child: Child) -> None:
@@ -254,7 +284,7 @@ class Processes:
         pause = _FIRST_PAUSE
         while True:
             try:
-                started = await self._start(self._modules)
+                started = await self._start(self._modules, self._providers)
             except (StartupError, OSError) as error:
                 log.error("%s; next try in %g s", error, pause)  # noqa: TRY400  # no news in the trace
                 await asyncio.sleep(pause)

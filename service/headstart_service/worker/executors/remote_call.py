@@ -6,11 +6,12 @@ import pickle
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...domain import FailureReason
 from ...domain.errors import StepFailed
+from ...pipeline.retry_kinds import Kinds, kinds_of
 from ...pipeline.runs_on import find
 from ..reasons import failure_of, readable
 from . import code_identity
@@ -23,10 +24,15 @@ class StepRaised(Exception):
     Exception, and would end the event loop: it is the cause of this one.
     """
 
+    def __init__(self, text: str, kinds: Kinds = ()) -> None:
+        """`kinds` are those of what it stands for; none where that is not known."""
+        super().__init__(text)
+        self.kinds = kinds
+
     @classmethod
     def by(cls, error: BaseException) -> StepRaised:
         """Return one for something that is no Exception, such as what sys.exit() raises."""
-        raised = cls(f"{type(error).__name__}: {error}")
+        raised = cls(f"{type(error).__name__}: {error}", kinds_of(error))
         raised.__cause__ = error
         return raised
 
@@ -48,13 +54,22 @@ class Performed:
     """Whether that code cannot be imported there at all."""
     failure_reason: FailureReason = FailureReason.STEP_FAILED
     """Why it failed: `failure` as data."""
+    retry_after: float | None = None
+    """Seconds before another try, if the step named them."""
+    kinds: Kinds = ()
+    """Of what it raised, with `trace`."""
 
     def result(self) -> Any:
         """The value; raises StepFailed or StepRaised when there is none."""
         if self.failure is not None:
-            raise StepFailed(self.failure, retry=self.retry, failure_reason=self.failure_reason)
+            raise StepFailed(
+                self.failure,
+                retry=self.retry,
+                failure_reason=self.failure_reason,
+                retry_after=self.retry_after,
+            )
         if self.trace is not None:
-            raise StepRaised(self.trace)
+            raise StepRaised(self.trace, self.kinds)
         return self.value
 
 
@@ -114,15 +129,17 @@ def packed(done: Performed) -> bytes:
 def perform(module: str, name: str, arguments: Mapping[str, Any]) -> Performed:
     """Call the function; never raises what it raises, which the worker might not know."""
     began = time.process_time()
-    value, failure, retry, trace = None, None, True, None
-    reason = FailureReason.STEP_FAILED
     try:
-        value = find(module, name)(**arguments)
+        done = Performed(find(module, name)(**arguments))
     except BaseException as error:  # noqa: BLE001  # reported by its text
         failed = failure_of(error)
-        if failed is not None:
-            failure, retry, reason = readable(failed), failed.retry, failed.failure_reason
+        if failed is None:
+            done = Performed(trace=traceback.format_exc(), kinds=kinds_of(error))
         else:
-            trace = traceback.format_exc()
-    spent = time.process_time() - began
-    return Performed(value, failure, retry, trace, spent, failure_reason=reason)
+            done = Performed(
+                failure=readable(failed),
+                retry=failed.retry,
+                failure_reason=failed.failure_reason,
+                retry_after=failed.retry_after,
+            )
+    return replace(done, cpu_seconds=time.process_time() - began)

@@ -1,0 +1,55 @@
+-- Steps that settle: a worker begins them once their inputs have been the same for a while, or a caller waits for them.
+-- A record of a live run with such steps has the fields `since`, "name=microseconds,…": when each step's digest first
+-- appeared under the key; and `awaited`, once callers wait: the steps that they wait for, "name,name", or '*' for all.
+local ALL_STEPS = '*'
+
+-- Returns `since` of a new run, which replaces `old` if that is there; nil where no step settles. `wanted` has the digests.
+local function since_of(record, old, wanted, settling, now)
+  local digests, known, parts = {}, {}, {}
+  if old and settling ~= '' then
+    digests, known = pairs_of(old.steps), pairs_of(redis.call('HGET', record, 'since') or '')
+  end
+  for name in string.gmatch(settling, '[^,]+') do
+    if wanted[name] then
+      local same = is_of_digest(digests[name], wanted[name])
+      parts[#parts + 1] = name .. '=' .. (same and (known[name] or integer(old.created)) or integer(now))
+    end
+  end
+  return #parts > 0 and table.concat(parts, ',') or nil
+end
+
+-- Returns `awaited` of a new run: that of a live `old`, of steps with the same digests; nil if there is nothing.
+local function still_awaited(record, old, wanted, names)
+  local awaited = old and is_live(old.status) and redis.call('HGET', record, 'awaited')
+  if not awaited then
+    return nil
+  end
+  local digests, left = pairs_of(old.steps), {}
+  local all = string.find(awaited, ALL_STEPS, 1, true)
+  for _, name in ipairs(names) do
+    if is_of_digest(digests[name], wanted[name]) and (all or string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)) then
+      left[#left + 1] = name
+    end
+  end
+  return #left > 0 and table.concat(left, ',') or nil
+end
+
+-- Notes that a caller waits for these steps, and announces those that are new to the run's worker.
+local function ask(record, member, r, steps)
+  if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 then
+    return
+  end
+  local known = redis.call('HGET', record, 'awaited') or ''
+  local awaited, news = known, {}
+  for name in string.gmatch(steps, '[^,]+') do
+    local there = string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)
+    if not there and (name == ALL_STEPS or string.find(',' .. r.steps, ',' .. name .. '=', 1, true)) then
+      awaited = awaited .. (awaited == '' and '' or ',') .. name
+      news[#news + 1] = name
+    end
+  end
+  if #news > 0 and not string.find(known, ALL_STEPS, 1, true) then
+    redis.call('HSET', record, 'awaited', awaited)
+    announce('awaited', r.run, table.concat(news, ','), member)
+  end
+end
