@@ -65,6 +65,7 @@ def test_public_names_are_these_and_no_others() -> None:
         "Tls",
         "Touched",
         "Unauthenticated",
+        "UnservedStep",
         "UnusableProcess",
         "Violation",
         "percentile",
