@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -182,3 +183,29 @@ EDITING = Pipeline(
     steps=(read_anchor, near_anchor, read_target, near_target, bridge),
     codec=ArtifactCodec(),
 )
+
+
+class Tokens(BaseModel):
+    tokens: int
+    pause: float
+    """Seconds between two tokens."""
+    closed: str = ""
+    """A file in which the step writes when it was cancelled."""
+
+
+@step(timeout=600)
+async def tokens_of_time(tokens: int, pause: float, closed: str) -> AsyncIterator[str]:
+    """Give each token's number, and when it was given by the clock that all processes share."""
+    due = time.monotonic()
+    try:
+        for number in range(tokens):
+            yield f"{number}:{time.monotonic_ns()} "
+            due += pause
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+    except asyncio.CancelledError:
+        if closed:
+            Path(closed).write_text(str(time.monotonic()))  # noqa: ASYNC240  # it ends here
+        raise
+
+
+STREAM = Pipeline("stream", "1", "Tokens of time", Tokens, (tokens_of_time,))

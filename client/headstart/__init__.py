@@ -16,6 +16,7 @@ from headstart._errors import (
     HeadstartError,
     Incomplete,
     InvalidRequest,
+    NoResult,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -55,11 +56,13 @@ from headstart._messages.results import (
     StartOutcome,
     Status,
     StepOrigin,
+    StepProgress,
     StepReport,
     StepState,
     Touched,
     UnservedStep,
 )
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._messages.tensors import Tensor
 from headstart._scoring import percentile, relevance
 from headstart._transport.security import Tls
@@ -87,6 +90,7 @@ __all__ = [
     "Ledger",
     "LedgerHidden",
     "LedgerWork",
+    "NoResult",
     "NotFound",
     "Page",
     "PendingReason",
@@ -111,8 +115,10 @@ __all__ = [
     "StepDescription",
     "StepEstimate",
     "StepOrigin",
+    "StepProgress",
     "StepReport",
     "StepState",
+    "StreamPiece",
     "Tensor",
     "Tls",
     "Touched",

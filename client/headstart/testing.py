@@ -26,6 +26,7 @@ from headstart._clients.precompute_result import PrecomputeResult, result_from
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Scripted, script_of
 from headstart._fake.server import FakeServer, RecordedRequest
+from headstart._messages.artifacts import Json
 from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.pipeline_run import PipelineRun
 from headstart._messages.results import (
@@ -168,6 +169,7 @@ def fake_server(
     origins: Mapping[str, StepOrigin | str] | None = None,
     needs: Mapping[str, Iterable[str]] | None = None,
     items: Mapping[str, Iterable[float]] | None = None,
+    streams: Mapping[str, Iterable[Json]] | None = None,
 ) -> FakeServer:
     """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
 
@@ -207,6 +209,8 @@ def fake_server(
         items: By step that runs for each item of a list, the seconds until each item ends, from
             when the run is taken. Its value is a list of `{"value": …}` and of
             `{"error": …, "reason": …}`. The step ends with its last item.
+        streams: By step, the pieces that it gives before its end, at equal distances: text, or
+            items. Default result of such a step: all of it.
 
     Raises:
         ValueError: A script for a step that the results do not have; an origin that is
@@ -223,6 +227,7 @@ def fake_server(
         origins=origins,
         needs=needs,
         items=items,
+        streams=streams,
     )
     return FakeServer(completed_results, script)
 

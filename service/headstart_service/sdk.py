@@ -19,6 +19,7 @@ from .values.codec import ResultCodec
 from .values.items import Item
 from .values.references import Reference
 from .worker.batching import Batcher
+from .worker.progress import report_progress
 
 __all__ = [
     "Answer",
@@ -42,6 +43,7 @@ __all__ = [
     "Turn",
     "Usage",
     "Vocabulary",
+    "report_progress",
     "step",
     "wire_format",
 ]

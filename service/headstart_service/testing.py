@@ -11,7 +11,8 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,6 +38,7 @@ from .domain import (
     ItemsChunk,
     Job,
     Lease,
+    PartialWrite,
     RunKey,
     RunPlan,
     RunSummary,
@@ -146,6 +148,11 @@ class MemorySink:
         self._changed()
         return True
 
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep nothing: the step's result has all of it."""
+        del lease
+        return write.offset + len(write.data)
+
     async def finish(
         self,
         lease: Lease,
@@ -238,12 +245,14 @@ def plan_of(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPla
 
 def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException]) -> Step:
     """The step, keeping what it raises, or what its codec does."""
+    if step.streams:
+        return dataclasses.replace(step, function=_watched_stream(step, exceptions))
+    name = of_item(step.name) if step.each else step.name
 
     def given_on(value: Any) -> Any:
         if not step.each:  # another item may have failed
             exceptions.pop(step.name, None)
         try:
-            name = of_item(step.name) if step.each else step.name
             pipeline.codec.decode(name, pipeline.codec.encode(name, value))
         except Exception as error:  # noqa: BLE001  # any codec's; the runner meets it again
             exceptions[step.name] = error
@@ -267,11 +276,45 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
             raise
         return given_on(value)
 
+    return _with_function(step, on_loop, in_thread)
+
+
+def _with_function(step: Step, on_loop: Callable[..., Any], in_thread: Callable[..., Any]) -> Step:
     if inspect.iscoroutinefunction(step.function):
         return dataclasses.replace(step, function=on_loop)
     if getattr(step, "runs_on", "thread") == "thread":
         return dataclasses.replace(step, function=in_thread)
     return step  # in another process, which would find neither these functions nor `exceptions`
+
+
+def _watched_stream(
+    step: Step, exceptions: dict[str, BaseException]
+) -> Callable[..., AsyncGenerator[Any]]:
+    """The function of a step that streams, keeping what it raises."""
+
+    @functools.wraps(step.function)
+    async def streaming(**arguments: Any) -> AsyncGenerator[Any]:
+        exceptions.pop(step.name, None)
+        cancelled: BaseException | None = None
+        try:
+            async with aclosing(step.function(**arguments)) as pieces:
+                while True:
+                    try:
+                        piece = await (
+                            anext(pieces) if cancelled is None else pieces.athrow(cancelled)
+                        )
+                    except StopAsyncIteration:
+                        return
+                    cancelled = None
+                    try:
+                        yield piece
+                    except asyncio.CancelledError as error:
+                        cancelled = error  # the step's, which may handle it
+        except Exception as error:
+            exceptions[step.name] = error
+            raise
+
+    return streaming
 
 
 def results_of(

@@ -118,7 +118,10 @@ async def summarises(client: PrecomputeClient, api: MessagesApi) -> None:
     await client.start("form", "summary", {"document": "A long form. " * 50, "sentences": 2})
     early = await client.get_results("form", wait=30, required_steps=["reading_minutes"])
     assert early.artifact("reading_minutes", float) == pytest.approx(0.6)
+    *spoken, last = [piece async for piece in client.stream("form", "summary")]
+    assert "".join(piece.text for piece in spoken).startswith("A form is filled in. Slowly.")
     summary = (await client.get_results("form", wait=30)).artifact("summary", Summary)
+    assert last.result == summary.model_dump()
     assert (summary.text, summary.ended) == ("A form is filled in. Slowly.", "enough")
     assert summary.input_tokens == 11
 

@@ -16,6 +16,7 @@ from headstart_service.domain import (
     ItemsChunk,
     Job,
     Lease,
+    PartialWrite,
     RunKey,
     Status,
     StepRecord,
@@ -82,6 +83,9 @@ class Ledger:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.given: list[PartialWrite] = []
+        """What steps gave before their ends."""
+        self.append_failure: Exception | None = None
         self._busy = False
 
     async def commit(
@@ -94,6 +98,13 @@ class Ledger:
         self.writes.pop()
         self.chunks.append(chunk)
         return True
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        if self.append_failure:
+            raise self.append_failure
+        self.given.append(write)
+        await asyncio.sleep(0)
+        return write.offset + len(write.data)
 
     async def finish(
         self,

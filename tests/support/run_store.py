@@ -12,9 +12,12 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
     Awaits,
     Cancelled,
+    Cursors,
     Inspection,
     Orphan,
     Outcome,
+    PartialPiece,
+    Partials,
     Report,
     RunKey,
     RunPlan,
@@ -59,6 +62,8 @@ class FakeRunStore:
         """Encoded results, for runs that have more than reports."""
         self.required: AbstractSet[str] = frozenset()
         """What the last read was required for."""
+        self.partials: dict[RunKey, Sequence[PartialPiece]] = {}
+        """What steps have given beyond any cursor."""
         self.lives_for = 60.0
         self.stats_of: dict[str, Stats] = {}
         """Counts by namespace."""
@@ -137,6 +142,14 @@ class FakeRunStore:
         self.required = required
         await self._called("read", key, awaits, key=key)
         return await self._snapshot(key)
+
+    async def read_partials(
+        self, key: RunKey, cursors: Cursors, *, follow: bool, tail: int = 0
+    ) -> Partials:
+        await self._called("read_partials", key, dict(cursors), follow, key=key)
+        if key not in self.runs:
+            raise RunNotFound(key.namespace, key.key)
+        return Partials(self.run, list(self.partials.get(key, ())))
 
     async def inspect(self, key: RunKey, *, largest: int = 0) -> Inspection:
         await self._called("inspect", key, largest, key=key)

@@ -30,6 +30,7 @@ from headstart._get_or_compute.computed import Computed
 from headstart._messages import arguments
 from headstart._messages.descriptions import PipelineDescription, Stats
 from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._transport import forks
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         required_steps: Iterable[str] = (),
         result_steps: Iterable[str] = (),
         min_revision: int = 0,
+        partial_results: bool = False,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Results:
@@ -124,6 +126,7 @@ class BlockingClient(BlockingStarts, BlockingChanges):
                 required_steps=required,
                 result_steps=wanted,
                 min_revision=min_revision,
+                partial_results=partial_results,
                 namespace=namespace,
                 timeout=timeout,
             )
@@ -157,7 +160,12 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         )
 
     def watch_results(
-        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
+        self,
+        key: str,
+        *,
+        result_steps: Iterable[str] = (),
+        partial_results: bool = False,
+        namespace: str | None = None,
     ) -> Generator[Results, None, None]:
         """Yield results as they grow, as `PrecomputeClient.watch_results`.
 
@@ -165,8 +173,19 @@ class BlockingClient(BlockingStarts, BlockingChanges):
         """
         steps = arguments.texts("result_steps", result_steps)
         return self._iterate(
-            lambda client: client.watch_results(key, result_steps=steps, namespace=namespace)
+            lambda client: client.watch_results(
+                key, result_steps=steps, partial_results=partial_results, namespace=namespace
+            )
         )
+
+    def stream(
+        self, key: str, step: str, *, namespace: str | None = None
+    ) -> Generator[StreamPiece, None, None]:
+        """Yield what a step gives before it ends, as `PrecomputeClient.stream`.
+
+        Use `contextlib.closing()` when leaving early.
+        """
+        return self._iterate(lambda client: client.stream(key, step, namespace=namespace))
 
     def watch_many(
         self,

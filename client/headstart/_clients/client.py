@@ -16,11 +16,12 @@ import grpc.aio
 from headstart._clients.batches import Batches
 from headstart._clients.changes import Changes
 from headstart._clients.starts import Starts
-from headstart._clients.watch import watch
+from headstart._clients.watch import stream, watch
 from headstart._get_or_compute.get_or_compute import GetsOrComputes
 from headstart._messages import arguments, convert, requests
 from headstart._messages.descriptions import PipelineDescription, Stats
 from headstart._messages.results import Page, PrecomputeStatus, Results, RunSummary, Status
+from headstart._messages.stream_pieces import StreamPiece
 from headstart._transport.connection import Connection, Method
 from headstart._transport.endpoint import ChannelOption, endpoint
 from headstart._transport.security import Tls
@@ -154,6 +155,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         required_steps: Iterable[str] = (),
         result_steps: Iterable[str] = (),
         min_revision: int = 0,
+        partial_results: bool = False,
         namespace: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> Results:
@@ -166,6 +168,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             required_steps: What to wait for. Default: all steps.
             result_steps: The steps whose results are wanted. Default: all.
             min_revision: Answer with no earlier run of this key; `Started.revision` has it.
+            partial_results: Also return what steps that stream have given: `Results.partials`.
             namespace: Instead of the client's.
             timeout: How long the answer may take beyond `wait`.
 
@@ -180,6 +183,7 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             required_steps=required_steps,
             result_steps=result_steps,
             min_revision=min_revision,
+            partial_results=partial_results,
         )
         # The deadline is later than the end of the wait, so that the partial answer then still
         # arrives.
@@ -189,7 +193,12 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         )
 
     def watch_results(
-        self, key: str, *, result_steps: Iterable[str] = (), namespace: str | None = None
+        self,
+        key: str,
+        *,
+        result_steps: Iterable[str] = (),
+        partial_results: bool = False,
+        namespace: str | None = None,
     ) -> AsyncGenerator[Results, None]:
         """Yield the results as they grow: what exists at once, then each change, then the end.
 
@@ -200,6 +209,8 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
         Args:
             key: As it was started.
             result_steps: The steps whose results are wanted. Default: all.
+            partial_results: Also yield when steps that stream give something: `Results.partials`
+                has all that they have given. `stream` follows one step alone.
             namespace: Instead of the client's.
 
         Raises:
@@ -211,8 +222,41 @@ class PrecomputeClient(GetsOrComputes, Starts, Batches, Changes):
             namespace=place,
             key=requests.text("key", key),
             result_steps=requests.texts("result_steps", result_steps),
+            partial_results=arguments.flag("partial_results", partial_results),
         )
         return watch(self._connection, request)
+
+    def stream(
+        self, key: str, step: str, *, namespace: str | None = None
+    ) -> AsyncGenerator[StreamPiece, None]:
+        """Yield what a step gives before it ends, as it gives it; then return.
+
+            async for piece in headstart.stream("page-1", "draft"):
+                print(piece.text, end="", flush=True)
+
+        A stream that is cut is resumed: no piece is repeated or missed. When the step begins anew,
+        because it is tried again or its worker was lost, a piece is `restarted`. A step that does
+        not stream, or has ended, gives its result in one piece. There is no timeout, as in
+        `watch_results`.
+
+        Args:
+            key: As it was started.
+            step: A step of the run.
+            namespace: Instead of the client's.
+
+        Raises:
+            NoResult: The step has failed, or was skipped, or its run ended before it.
+            NotFound: Nothing is kept under this key (any more).
+            ServiceUnavailable: Resuming failed several times in a row.
+        """
+        name = requests.text("step", step)
+        request = pb.WatchResultsRequest(
+            namespace=self._in(namespace),
+            key=requests.text("key", key),
+            result_steps=[name],
+            partial_results=True,
+        )
+        return stream(self._connection, request, name)
 
     async def get_status(
         self, key: str, *, namespace: str | None = None, timeout: float | timedelta | None = None

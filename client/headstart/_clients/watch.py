@@ -8,11 +8,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
-from headstart._errors import HeadstartError, ServiceUnavailable, from_status
+from headstart._errors import HeadstartError, NoResult, ServiceUnavailable, from_status
 from headstart._messages import convert
-from headstart._messages.results import Results
+from headstart._messages.results import Results, StepState
+from headstart._messages.stream_pieces import ReceivedPartials, ReceivedPieces, StreamPiece
 from headstart._transport.call_errors import Rested
 from headstart._transport.connection import Connection
 from headstart.v1 import precompute_pb2 as pb
@@ -31,14 +33,62 @@ async def watch(
     connection: Connection, request: pb.WatchResultsRequest
 ) -> AsyncGenerator[Results, None]:
     """Yield each state of one run once, the ended one last; raise when resuming fails."""
-    states = _States([request.key])
+    states, received = _States([request.key]), ReceivedPartials()
+    last: Results | None = None
 
     def rest() -> pb.WatchResultsRequest | None:
+        del request.partial_cursors[:]
+        request.partial_cursors.extend(received.cursors)
         return request if states.left else None
 
     async with aclosing(_messages(connection, rest, states)) as messages:
         async for message in messages:
-            yield convert.results_from(message.results)
+            received.take(message.partial_results)
+            if message.HasField("results"):
+                last = convert.results_from(message.results)
+            if last is not None:
+                yield replace(last, partials=received.values) if request.partial_results else last
+
+
+async def stream(
+    connection: Connection, request: pb.WatchResultsRequest, step: str
+) -> AsyncGenerator[StreamPiece, None]:
+    """Yield what one step gives, until it ends; raise NoResult when it ends without a result."""
+    states, received = _States([request.key]), ReceivedPieces(step)
+
+    def rest() -> pb.WatchResultsRequest | None:
+        del request.partial_cursors[:]
+        if received.cursor is not None:
+            request.partial_cursors.append(received.cursor)
+        return request if states.left else None
+
+    async with aclosing(_messages(connection, rest, states)) as messages:
+        async for message in messages:
+            for partial in message.partial_results:
+                if (piece := received.take(partial)) is not None:
+                    yield piece
+            if not message.HasField("results"):
+                continue
+            results = convert.results_from(message.results)
+            report = results.steps.get(step)
+            if report is not None and report.state is StepState.COMPLETED:
+                for piece in received.rest(results):
+                    yield piece
+                return
+            if results.status.ended or (report is not None and report.state.ended):
+                raise _no_result(step, results)
+
+
+def _no_result(step: str, results: Results) -> NoResult:
+    """Return the error for a step of a run that has ended, or in which the step has."""
+    report = results.steps.get(step)
+    if report is None:
+        return NoResult(f"{step} is no step of this run, which is {results.status}", step)
+    if not report.state.ended:
+        reason = f"its run is {results.status}: {results.error or 'no reason'}"
+        return NoResult(f"{step} has no result: {reason}", step, results.failure_reason)
+    reason = f"it was {report.state}: {report.error or 'no reason'}"
+    return NoResult(f"{step} has no result: {reason}", step, report.failure_reason)
 
 
 async def watch_keys(
@@ -101,10 +151,12 @@ class _States:
                 return False
             self.left.pop(message.key, None)
             return True
-        key = message.results.key
+        key = message.results.key or message.key
         self._silent.discard(key)
         self._tries.pop(key, None)
-        if message.results == self.left.get(key):
+        if not message.HasField("results"):
+            return True
+        if message.results == self.left.get(key) and not message.partial_results:
             return False
         if convert.status_from(message.results.status).ended:
             self.left.pop(key, None)

@@ -8,6 +8,7 @@
     │   └── UnusableProcess  gRPC cannot run in this process: it forked, or gevent patched it
     ├── DeadlineExceeded     no answer came in time
     ├── Incomplete           get_or_compute's deadline came first: it has what there is
+    ├── NoResult             the step that `stream` follows ended without a result
     ├── Unauthenticated      the service needs credentials, or other ones
     ├── PermissionDenied     the credentials do not allow this call
     └── ServiceError         everything else: `error_id` finds it in the service's log
@@ -105,6 +106,18 @@ class Incomplete(HeadstartError):
         """What there is, and why the rest is not; None only in a copy that was unpickled bare."""
         self.missing: tuple[str, ...] = () if computed is None else computed.missing
         """The steps without a value, in the order of `fallback`."""
+
+
+class NoResult(HeadstartError):
+    """A step ended without a result: it failed, was skipped, or its run ended before it."""
+
+    def __init__(
+        self, message: str = "", step: str = "", failure_reason: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.failure_reason = failure_reason
+        """Why, as a `FailureReason`; None if it is not known."""
 
 
 class Unauthenticated(HeadstartError):

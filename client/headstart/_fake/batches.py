@@ -59,6 +59,7 @@ async def get_many(
             wait=None if now else request.wait,
             required_steps=request.required_steps,
             result_steps=request.result_steps,
+            partial_results=request.partial_results,
         )
         try:
             return pb.BatchGetResult(response=await get(sent, context))
@@ -92,6 +93,7 @@ async def watch_many(
     if request.key:
         check.add("key", "must be empty beside keys")
     check.repeated("result_steps", request.result_steps)
+    check.cursors(request, request.keys)
     check.refuse()
     queue: asyncio.Queue[pb.WatchResultsResponse | None] = asyncio.Queue(1)
 
@@ -100,6 +102,12 @@ async def watch_many(
         one.CopyFrom(request)
         del one.keys[:]
         one.key = key
+        del one.partial_cursors[:]
+        for cursor in request.partial_cursors:
+            if cursor.key == key:
+                one.partial_cursors.add(
+                    step=cursor.step, generation=cursor.generation, offset=cursor.offset
+                )
         try:
             async with aclosing(watch(one)) as messages:
                 async for message in messages:

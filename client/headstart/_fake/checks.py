@@ -75,6 +75,24 @@ class Checks:
             self.add(field, f"must be at most {_MAX_REPEATED}, are {len(values)}")
         return len(values) <= _MAX_REPEATED
 
+    def cursors(self, request: Any, keys: Sequence[str] = ()) -> None:
+        """Refuse partial cursors that no answer can have given."""
+        given = request.partial_cursors
+        self.repeated("partial_cursors", given)
+        if given and not request.partial_results:
+            self.add("partial_cursors", "must be empty without partial_results")
+        for place, each in enumerate(given[:_MAX_REPEATED]):
+            where = f"partial_cursors[{place}]"
+            if not each.step:
+                self.add(f"{where}.step", "must be given")
+            for name in ("generation", "offset"):
+                if (value := getattr(each, name)) < 0:
+                    self.add(f"{where}.{name}", f"must be 0 or more, is {value}")
+            if keys and each.key not in keys:
+                self.add(f"{where}.key", "must be one of keys")
+            elif not keys and each.key:
+                self.add(f"{where}.key", "must be empty without keys")
+
     def batch(self, field: str, items: Sequence[object]) -> None:
         """Refuse a batch without items, or with too many."""
         if not 1 <= len(items) <= _MAX_REPEATED:
@@ -185,6 +203,7 @@ def checked_watch(request: pb.WatchResultsRequest) -> tuple[str, str]:
     checks = Checks()
     place = checks.run_key(request)
     checks.repeated("result_steps", request.result_steps)
+    checks.cursors(request)
     checks.refuse()
     return place
 

@@ -7,7 +7,7 @@ Every answer is that of the timetable at that moment. Only a report or a cancel 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart._fake.reported_steps import fill
 from headstart._fake.script import SOFT, UNENDED, ScriptedStep
+from headstart._fake.streams import partial_of
 from headstart._messages.durations import StepEstimate
 from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.results import (
@@ -124,11 +125,11 @@ class FakeRun:
 
     def next_change(self, now: float) -> float:
         """Return when it next changes, in seconds; infinity for never."""
-        times = [self.taken_at(), *map(self._step_ends_at, self.steps)]
-        taken = self.taken_at()
-        times += [
-            taken + step.items.next_end(now - taken) for step in self.steps.values() if step.items
-        ]
+        taken, steps = self.taken_at(), self.steps.values()
+        times = [taken, *map(self._step_ends_at, self.steps)]
+        times += [taken + step.items.next_end(now - taken) for step in steps if step.items]
+        for step in steps:
+            times += [taken + at for at in (step.stream.times(step.after) if step.stream else ())]
         return min((at for at in times if now < at < self.cancelled_at), default=math.inf)
 
     def status(self, now: float) -> PrecomputeStatus:
@@ -241,6 +242,23 @@ class FakeRun:
             soft = (n.rstrip(SOFT) for n in self.needs.get(name, ()) if n.endswith(SOFT))
             missing = (n for n in soft if states.get(n) is not StepState.COMPLETED)
             report.missing_needs.extend(missing)
+
+    def partials(
+        self, now: float, cursors: Mapping[str, pb.PartialCursor], steps: Sequence[str]
+    ) -> list[pb.PartialResult]:
+        """Return what steps have given beyond the cursors; without `steps`, of all."""
+        generation = round(self.created.timestamp() * 1e6)
+        found = []
+        for name, state in self.states(now).items():
+            step = self.steps[name]
+            wanted = not steps or name in steps
+            if step.stream is None or state is StepState.PENDING or name in self.reports:
+                continue
+            data = step.stream.given(step.after, now - self.taken_at())
+            made = partial_of(name, data, generation, cursors.get(name), lines=step.stream.lines)
+            if wanted and made is not None:
+                found.append(made)
+        return found
 
     def _fill_reported(self, message: pb.GetResultsResponse, name: str) -> None:
         request = self.reports[name].request

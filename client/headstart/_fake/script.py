@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 from headstart._fake.items import ScriptedItems, scripted_items
+from headstart._fake.streams import ScriptedStream, stream_of
 from headstart._messages.artifacts import Artifact, Json, artifact_to
 from headstart._messages.durations import StepEstimate
 from headstart._messages.failure_reasons import FailureReason
@@ -50,6 +51,7 @@ class ScriptedStep:
     """From when the run is taken."""
     origin: StepOrigin = StepOrigin.COMPUTED
     items: ScriptedItems | None = None
+    stream: ScriptedStream | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class Script:
     origins: Mapping[str, StepOrigin]
     needs: Mapping[str, tuple[str, ...]]
     items: Mapping[str, tuple[float, ...]]
+    streams: Mapping[str, ScriptedStream]
 
     def steps(
         self, results: Scripted | None, inputs: Mapping[str, Json]
@@ -90,7 +93,9 @@ class Script:
                     origin=report.origin or StepOrigin.COMPUTED,
                 )
         else:
-            values = given(inputs) if callable(given) else given or {}
+            values = dict(given(inputs) if callable(given) else given or {})
+            for name, stream in self.streams.items():
+                values.setdefault(name, stream.whole)
             for name, value in values.items():
                 after = self.delays.get(name, 0.0)
                 steps[name] = ScriptedStep(
@@ -105,16 +110,21 @@ class Script:
             steps[name] = ScriptedStep(
                 state=StepState.FAILED, after=after, error=error, failure_reason=reason
             )
-        needed = [need.rstrip(SOFT) for needs in self.needs.values() for need in needs]
-        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *self.items, *needed}
-        if unknown := sorted(named - steps.keys()):
-            known = ", ".join(sorted(steps))
-            raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
+        self._check_names(steps)
         for name, estimate in self.estimates.items():
             steps[name] = replace(steps[name], estimate=estimate)
         for name, origin in self.origins.items():
             steps[name] = replace(steps[name], origin=origin)
+        for name, stream in self.streams.items():
+            steps[name] = replace(steps[name], stream=stream)
         return steps
+
+    def _check_names(self, steps: Mapping[str, ScriptedStep]) -> None:
+        needed = [need.rstrip(SOFT) for needs in self.needs.values() for need in needs]
+        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *self.items, *needed}
+        if unknown := sorted((named | self.streams.keys()) - steps.keys()):
+            known = ", ".join(sorted(steps))
+            raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
 
 
 def script_of(
@@ -128,8 +138,11 @@ def script_of(
     origins: Mapping[str, StepOrigin | str] | None,
     needs: Mapping[str, Iterable[str]] | None,
     items: Mapping[str, Iterable[float]] | None = None,
+    streams: Mapping[str, Iterable[Json]] | None = None,
 ) -> Script:
     """Return a script. Raises ValueError or TypeError for one that cannot be followed."""
+    if results is None and streams:
+        results = {}  # of a pipeline whose steps are these
     script = Script(
         results=results,
         delays=delays or {},
@@ -140,6 +153,7 @@ def script_of(
         origins={name: StepOrigin(given) for name, given in (origins or {}).items()},
         needs={name: _needs(name, given) for name, given in (needs or {}).items()},
         items={name: tuple(given) for name, given in (items or {}).items()},
+        streams={name: stream_of(name, given) for name, given in (streams or {}).items()},
     )
     if results is not None and not callable(results):
         script.steps(results, {})

@@ -23,6 +23,7 @@ from headstart._fake.errors import Context, abort
 from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Script, Scripted, script_of
 from headstart._fake.service import FakeService
+from headstart._messages.artifacts import Json
 from headstart._messages.inputs import inputs_of
 from headstart._messages.results import Results, StepOrigin
 from headstart.v1 import precompute_pb2 as pb
@@ -95,6 +96,7 @@ class FakeServer:
         origins: Mapping[str, StepOrigin | str] | None = None,
         needs: Mapping[str, Iterable[str]] | None = None,
         items: Mapping[str, Iterable[float]] | None = None,
+        streams: Mapping[str, Iterable[Json]] | None = None,
     ) -> None:
         """Script what later starts give, of one key, of one pipeline, or all; the nearest counts.
 
@@ -110,6 +112,7 @@ class FakeServer:
             origins=origins,
             needs=needs,
             items=items,
+            streams=streams,
         )
 
     def fail(

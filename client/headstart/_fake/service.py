@@ -18,6 +18,7 @@ from headstart._fake.games import NEEDS, game_inputs, inputs_of
 from headstart._fake.reported_steps import ReportedStep, check_form, check_result, reported_step
 from headstart._fake.runs import FakeRun, status_number
 from headstart._fake.script import Script, ScriptedStep
+from headstart._fake.streams import advance
 from headstart._messages.convert import BRIDGING_PIPELINE
 from headstart._messages.inputs import INPUTS
 from headstart._messages.result_parts import Changes, only_results
@@ -176,7 +177,9 @@ class FakeService:
         check = checks.Checks()
         namespace, key = check.run_key(request)
         wait = checks.wait_of(request, check)
+        check.cursors(request)
         check.refuse()
+        cursors = {each.step: each for each in request.partial_cursors}
         left = context.time_remaining()
         if wait and left is not None:
             # The service does the same, so that a partial answer still arrives.
@@ -191,7 +194,11 @@ class FakeService:
                 raise NotFound(f"nothing is precomputed under {missing}")
             checks.check_steps(request, set(run.steps), _steps_of(run))
             if now >= deadline or run.settles(now, required):
-                return _part(run.response(now), request.result_steps)
+                answer = _part(run.response(now), request.result_steps)
+                if request.partial_results:
+                    partials = run.partials(now, cursors, request.result_steps)
+                    answer.partial_results.extend(partials)
+                return answer
             await self.until_change(run, deadline)
 
     async def watch_results(
@@ -208,6 +215,7 @@ class FakeService:
     ) -> AsyncGenerator[pb.WatchResultsResponse, None]:
         namespace, key = checks.checked_watch(request)
         changes = Changes(request.result_steps)
+        cursors = {each.step: each for each in request.partial_cursors}
         while True:
             run, now = self._find(namespace, key), time.monotonic()
             self._accounting.read(run, now)
@@ -216,7 +224,12 @@ class FakeService:
             if request.changes_only:
                 part = changes.since(results.SerializeToString())
                 results = pb.GetResultsResponse.FromString(part)
-            yield pb.WatchResultsResponse(results=_part(results, request.result_steps))
+            message = pb.WatchResultsResponse(results=_part(results, request.result_steps))
+            if request.partial_results:
+                partials = run.partials(now, cursors, request.result_steps)
+                message.partial_results.extend(partials)
+                advance(cursors, partials)
+            yield message
             if run.status(now).ended:
                 return
             await self.until_change(run, math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ from headstart._messages.results import (
     StartOutcome,
     Status,
     StepOrigin,
+    StepProgress,
     StepReport,
     StepState,
     Touched,
@@ -118,6 +120,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             elapsed=elapsed_of(report, "elapsed", report.elapsed),
             attempts=report.attempts,
             estimate=estimate_of(report),
+            progress=_progress(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
             failure_reason=FAILURE_REASONS.get(report.failure_reason),
             items=progress_from(report),
@@ -129,6 +132,11 @@ def results_from(message: pb.GetResultsResponse) -> Results:
         **_run_from(message),
         unserved_steps=_unserved(message),
         steps=steps,
+        partials={
+            each.step: [json.loads(line) for line in each.json_lines] or each.text
+            for each in message.partial_results
+            if each.json_lines or each.text
+        },
         bridging=_bridging_from(message.bridging, steps) if is_bridging else None,
         custom=None
         if is_bridging
@@ -342,6 +350,14 @@ def _time(
         return None
     value: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     return value
+
+
+def _progress(report: pb.StepReport) -> StepProgress | None:
+    if not report.HasField("progress"):
+        return None
+    given = report.progress
+    fraction = given.fraction if given.HasField("fraction") else None
+    return StepProgress(fraction=fraction, message=given.message)
 
 
 def _known(table: Mapping[int, T], number: int, what: str) -> T:

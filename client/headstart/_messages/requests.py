@@ -149,6 +149,7 @@ def get_results(
     required_steps: Iterable[str],
     result_steps: Iterable[str] = (),
     min_revision: int,
+    partial_results: bool = False,
 ) -> pb.GetResultsRequest:
     """Build a read; `wait` in seconds, as `seconds()` gives it."""
     return pb.GetResultsRequest(
@@ -158,6 +159,7 @@ def get_results(
         required_steps=texts("required_steps", required_steps),
         result_steps=texts("result_steps", result_steps),
         min_revision=whole("min_revision", min_revision, _BITS_64),
+        partial_results=arguments.flag("partial_results", partial_results),
     )
 
 

@@ -7,14 +7,14 @@ are plain dicts, so that results can be pickled and copied; treat them as read-o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar, overload
 
 from headstart._errors.suggestions import with_suggestion
-from headstart._messages.artifacts import Artifact, as_type_of
+from headstart._messages.artifacts import Artifact, Json, as_type_of
 from headstart._messages.durations import StepEstimate
 from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.items import ItemProgress, ItemResult, items_of, value_as
@@ -56,6 +56,11 @@ class StepState(StrEnum):
     """Ended without a result."""
     SKIPPED = "skipped"
     """Never ran, because a step that it needs failed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step will not change any more in this revision."""
+        return self in (StepState.COMPLETED, StepState.FAILED, StepState.SKIPPED)
 
 
 class PendingReason(StrEnum):
@@ -107,6 +112,16 @@ class RecipientType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepProgress:
+    """How far a running step has come, as it reports itself."""
+
+    fraction: float | None = None
+    """The part that is done, 0 to 1; None where that is not known."""
+    message: str = ""
+    """What the step does now, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """How one step went."""
 
@@ -121,6 +136,8 @@ class StepReport:
     """When it will have ended; None once it has, and while no estimate exists."""
     origin: StepOrigin | None = None
     """Where its result comes from; None without a result."""
+    progress: StepProgress | None = None
+    """How far it has come, if it runs and its author reports that."""
     failure_reason: FailureReason | None = None
     """Why it failed or was skipped, as data; also None if this client is too old to know it."""
     items: ItemProgress | None = None
@@ -190,6 +207,9 @@ class Results:
     """By step, only of completed steps; None when this is a run of the bridging pipeline."""
     partial_items: Mapping[str, tuple[ItemResult, ...]] = field(default_factory=dict)
     """By step, the items that have ended of steps with a list that have not completed."""
+    partials: Mapping[str, str | Sequence[Json]] = field(default_factory=dict)
+    """By step, the text or the items that steps which stream have given so far, if the call asked
+    for `partial_results`."""
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -725,6 +725,8 @@ class GetResultsRequest(_message.Message):
     REQUIRED_STEPS_FIELD_NUMBER: _builtins.int
     MIN_REVISION_FIELD_NUMBER: _builtins.int
     RESULT_STEPS_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
+    PARTIAL_CURSORS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace; empty means "default"."""
     key: _builtins.str
@@ -736,6 +738,8 @@ class GetResultsRequest(_message.Message):
     caller that starts and reads through different replicas within a millisecond needs it. 0, the
     default, takes any.
     """
+    partial_results: _builtins.bool
+    """Also return the partial results of steps that stream: see PartialResult."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait for `required_steps`: 0 (the default) to 10 minutes. The call's own deadline
@@ -755,6 +759,10 @@ class GetResultsRequest(_message.Message):
         reports are not. Default: all. A step that the run's pipeline does not have is refused.
         """
 
+    @_builtins.property
+    def partial_cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartialCursor]:
+        """With `partial_results`: what the caller has already, at most 1000. The answer leaves that out."""
+
     def __init__(
         self,
         *,
@@ -764,10 +772,12 @@ class GetResultsRequest(_message.Message):
         required_steps: _abc.Iterable[_builtins.str] | None = ...,
         min_revision: _builtins.int = ...,
         result_steps: _abc.Iterable[_builtins.str] | None = ...,
+        partial_results: _builtins.bool = ...,
+        partial_cursors: _abc.Iterable[Global___PartialCursor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "min_revision", b"min_revision", "namespace", b"namespace", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "min_revision", b"min_revision", "namespace", b"namespace", "partial_cursors", b"partial_cursors", "partial_results", b"partial_results", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -899,12 +909,15 @@ class BatchGetResultsRequest(_message.Message):
     REQUIRED_STEPS_FIELD_NUMBER: _builtins.int
     RESULT_STEPS_FIELD_NUMBER: _builtins.int
     MIN_READY_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The runs' namespace; empty means "default"."""
     min_ready: _builtins.int
     """Answer as soon as so many keys have their `required_steps` or an error: 1 to the number of keys.
     0, the default, waits for all.
     """
+    partial_results: _builtins.bool
+    """Also return the partial results of steps that stream, as in GetResultsRequest."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The runs' keys: 1 to 1,000."""
@@ -930,10 +943,11 @@ class BatchGetResultsRequest(_message.Message):
         required_steps: _abc.Iterable[_builtins.str] | None = ...,
         result_steps: _abc.Iterable[_builtins.str] | None = ...,
         min_ready: _builtins.int = ...,
+        partial_results: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "min_ready", b"min_ready", "namespace", b"namespace", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "min_ready", b"min_ready", "namespace", b"namespace", "partial_results", b"partial_results", "required_steps", b"required_steps", "result_steps", b"result_steps", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1228,6 +1242,7 @@ class StepReport(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     MISSING_NEEDS_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
@@ -1260,6 +1275,10 @@ class StepReport(_message.Message):
         """
 
     @_builtins.property
+    def progress(self) -> Global___StepProgress:
+        """How far the step has come, if its author reports that. Only of a step that is running."""
+
+    @_builtins.property
     def items(self) -> Global___ItemProgress:
         """How far it is with its list, of a step that runs once for each item of one. Absent until the list is
         known.
@@ -1280,16 +1299,134 @@ class StepReport(_message.Message):
         estimate: Global___StepEstimate | None = ...,
         origin: Global___StepOrigin.ValueType = ...,
         failure_reason: Global___FailureReason.ValueType = ...,
+        progress: Global___StepProgress | None = ...,
         items: Global___ItemProgress | None = ...,
         missing_needs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate", "items", b"items"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate", "items", b"items", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "items", b"items", "missing_needs", b"missing_needs", "origin", b"origin", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "items", b"items", "missing_needs", b"missing_needs", "origin", b"origin", "progress", b"progress", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class StepProgress(_message.Message):
+    """How far a running step has come, as it reports itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    fraction: _builtins.float
+    """The part that is done: 0 to 1. Absent where that is not known."""
+    message: _builtins.str
+    """What the step does now, for people: at most 200 characters. May be empty."""
+    def __init__(
+        self,
+        *,
+        fraction: _builtins.float | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "fraction", b"fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "fraction", b"fraction", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+
+Global___StepProgress: _TypeAlias = StepProgress  # noqa: Y015
+
+@_typing.final
+class PartialResult(_message.Message):
+    """What a step that streams has given so far: text, or items as JSON. The step's result is the whole text, the list
+    of all items, or a last value of its own. What was given stays readable after the step's end, as long as the
+    run is kept; it is absent of a step whose result was not computed for this run.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    JSON_LINES_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's name."""
+    generation: _builtins.int
+    """Which beginning of the step gave it. A step that is tried again, or is computed by another worker, starts anew
+    with a greater generation: what it gave before is void.
+    """
+    offset: _builtins.int
+    """How many bytes of UTF-8 the generation gave before this part: what all callers' cursors count, also of items."""
+    next_offset: _builtins.int
+    """The `offset` of the next part."""
+    text: _builtins.str
+    """The part's text."""
+    restarted: _builtins.bool
+    """Whether parts of an earlier generation, which the caller has received or named by a cursor, are void. The
+    part then begins at offset 0, and may be empty.
+    """
+    @_builtins.property
+    def json_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The part's items, each the text of one JSON value, by the rules of Artifact.json."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        next_offset: _builtins.int = ...,
+        text: _builtins.str = ...,
+        json_lines: _abc.Iterable[_builtins.str] | None = ...,
+        restarted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "json_lines", b"json_lines", "next_offset", b"next_offset", "offset", b"offset", "restarted", b"restarted", "step", b"step", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartialResult: _TypeAlias = PartialResult  # noqa: Y015
+
+@_typing.final
+class PartialCursor(_message.Message):
+    """Up to where a caller has a step's partial result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step's name. Required."""
+    generation: _builtins.int
+    """The `generation` of the last part that the caller has: 0 or more."""
+    offset: _builtins.int
+    """The `next_offset` of that part: 0 or more."""
+    key: _builtins.str
+    """With WatchResultsRequest.keys: the run's key."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "key", b"key", "offset", b"offset", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartialCursor: _TypeAlias = PartialCursor  # noqa: Y015
 
 @_typing.final
 class ItemProgress(_message.Message):
@@ -1478,6 +1615,7 @@ class GetResultsResponse(_message.Message):
     PENDING_REASON_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     UNSERVED_STEPS_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
@@ -1532,6 +1670,12 @@ class GetResultsResponse(_message.Message):
         """Steps of other pools that wait for a worker, while no running worker can compute them."""
 
     @_builtins.property
+    def partial_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartialResult]:
+        """With `partial_results`: what steps that stream have given so far, in the pipeline's order. Not in messages of
+        WatchResults, which have their own.
+        """
+
+    @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemResult]:
         """What there is of steps that run once for each item of a list and have not completed: the items that
         have ended, ordered by step and index. A stream that sends only changes has each item once; one that
@@ -1557,11 +1701,12 @@ class GetResultsResponse(_message.Message):
         pending_reason: Global___PendingReason.ValueType = ...,
         failure_reason: Global___FailureReason.ValueType = ...,
         unserved_steps: _abc.Iterable[Global___UnservedStep] | None = ...,
+        partial_results: _abc.Iterable[Global___PartialResult] | None = ...,
         items: _abc.Iterable[Global___ItemResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "items", b"items", "key", b"key", "namespace", b"namespace", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "items", b"items", "key", b"key", "namespace", b"namespace", "partial_results", b"partial_results", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -1580,6 +1725,8 @@ class WatchResultsRequest(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     RESULT_STEPS_FIELD_NUMBER: _builtins.int
     CHANGES_ONLY_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
+    PARTIAL_CURSORS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The runs' namespace; empty means "default"."""
     key: _builtins.str
@@ -1589,6 +1736,10 @@ class WatchResultsRequest(_message.Message):
     fields, and `steps` and results of those steps alone that have changed. The first message of a key,
     and of each revision, is whole. So merging a revision's messages gives all of it.
     """
+    partial_results: _builtins.bool
+    """Also send what steps that stream give, as soon as they give it: see PartialResult. A stream's messages
+    continue one another without gaps, so joining the parts of a generation gives its whole text.
+    """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The keys of many runs, in place of `key`: up to 1,000."""
@@ -1596,6 +1747,12 @@ class WatchResultsRequest(_message.Message):
     @_builtins.property
     def result_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The steps whose results the messages hold, as in GetResultsRequest."""
+
+    @_builtins.property
+    def partial_cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartialCursor]:
+        """With `partial_results`: what the caller has already, from an earlier stream, at most 1000. A resumed stream
+        goes on behind it: nothing is repeated or missed.
+        """
 
     def __init__(
         self,
@@ -1605,10 +1762,12 @@ class WatchResultsRequest(_message.Message):
         keys: _abc.Iterable[_builtins.str] | None = ...,
         result_steps: _abc.Iterable[_builtins.str] | None = ...,
         changes_only: _builtins.bool = ...,
+        partial_results: _builtins.bool = ...,
+        partial_cursors: _abc.Iterable[Global___PartialCursor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "key", b"key", "keys", b"keys", "namespace", b"namespace", "result_steps", b"result_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "key", b"key", "keys", b"keys", "namespace", b"namespace", "partial_cursors", b"partial_cursors", "partial_results", b"partial_results", "result_steps", b"result_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1623,8 +1782,9 @@ class WatchResultsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """With `error`: the key."""
+    """With `error`, and with `partial_results` alone: the key."""
     @_builtins.property
     def results(self) -> Global___GetResultsResponse:
         """What GetResults would answer now; with `changes_only` a part of it. Its `key` is the run's."""
@@ -1635,16 +1795,23 @@ class WatchResultsResponse(_message.Message):
         again in another call.
         """
 
+    @_builtins.property
+    def partial_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartialResult]:
+        """With `partial_results` in the request: what steps have given since the stream's last message about the key.
+        `results` may be absent then. All parts of a step come before, or with, the first `results` in which it has ended.
+        """
+
     def __init__(
         self,
         *,
         results: Global___GetResultsResponse | None = ...,
         error: Global___Error | None = ...,
         key: _builtins.str = ...,
+        partial_results: _abc.Iterable[Global___PartialResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "results", b"results"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "partial_results", b"partial_results", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,9 +76,7 @@ def results_bytes(
     _fill_unserved(head, snapshot.summary)
     pending = [report_fragment(n, s) for n, s in snapshot.states.items() if s is StepState.PENDING]
     estimated = [
-        with_estimate(name, snapshot.running[name], estimate)
-        if name in snapshot.running
-        else report_fragment(name, snapshot.states[name], estimate=estimate)
+        with_estimate(name, snapshot.states[name], snapshot.running.get(name, b""), estimate)
         for name, estimate in (estimates or {}).items()
     ]
     return b"".join((head.SerializeToString(), *pending, body, *estimated))

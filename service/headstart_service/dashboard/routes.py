@@ -7,6 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from time import monotonic
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ..domain import Announcement, RunKey
+from ..domain import Announcement, Inspection, RunKey, Status, StepState
 from ..domain.causes import Facts
 from ..domain.errors import (
     CapacityExhausted,
@@ -46,7 +47,7 @@ from .problems import ReadFacts
 from .recent_runs import RecentRuns
 from .run_view import results_of, run_view
 from .snapshots import Snapshots
-from .value_view import values_of
+from .value_view import TAIL, Value, growing_of, values_of
 from .viewer import Admit
 
 log = logging.getLogger(__name__)
@@ -216,17 +217,30 @@ class Dashboard:
         view_of(viewer, key.namespace)
         async with self._inspections:
             look = await self._runs.inspect(key)
+            growing = await self._growing(look)
             shown, values = await asyncio.to_thread(
                 lambda: (run_view(look, self._registry), values_of(results_of(look)))
             )
         return _json(
             {
                 "run": shown.as_json(),
-                "values": values,
+                "values": [*values, *growing],
                 "lives_for": look.snapshot.lives_for,
                 "may_cancel": viewer.writes(key.namespace) and not shown.status.ended,
             }
         )
+
+    async def _growing(self, look: Inspection) -> list[Value]:
+        """What steps that stream have given, where that is not their value."""
+        snapshot = look.snapshot
+        ended = all(state is StepState.COMPLETED for state in snapshot.states.values())
+        if ended or snapshot.summary.status is Status.PENDING:
+            return []
+        with suppress(RunNotFound):
+            read = await self._runs.read_partials(snapshot.summary.key, {}, follow=False, tail=TAIL)
+            if read.run == snapshot.run:
+                return growing_of(read.pieces, snapshot.states)
+        return []
 
     async def _cancel(self, request: Request) -> Response:
         self._rules.door.check(request)

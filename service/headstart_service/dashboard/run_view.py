@@ -90,6 +90,7 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
                 "max_attempts": step.max_attempts if step else 0,
                 "kept": 0 < report.started_us < summary.created_us,
                 "memoised": report.origin == pb.STEP_ORIGIN_MEMOISED,
+                "progress": _progress(report),
                 "error": report.error[:_MAX_ERROR],
                 "failure_reason": _REASONS.get(report.failure_reason, ""),
             }
@@ -116,6 +117,14 @@ def _items(report: pb.StepReport) -> str:
         return ""
     items = report.items
     return f"{items.completed + items.failed} of {items.total} items"
+
+
+def _progress(report: pb.StepReport) -> dict[str, Any] | None:
+    if not report.HasField("progress"):
+        return None
+    given = report.progress
+    fraction = given.fraction if given.HasField("fraction") else None
+    return {"fraction": fraction, "message": given.message}
 
 
 def _seconds(report: pb.StepReport) -> float | None:

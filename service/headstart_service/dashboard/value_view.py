@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import Any, Final
@@ -12,6 +12,7 @@ from headstart._for_service import tensor_from
 from headstart.v1 import precompute_pb2 as pb
 
 from ..base.output import shortened
+from ..domain import PartialPiece, StepState
 
 _POINTS: Final = 64
 _BINS: Final = 24
@@ -19,6 +20,8 @@ _VECTORS: Final = 12
 _WORDS: Final = 50
 _WORD: Final = 80
 _TEXT: Final = 2000
+TAIL: Final = 4000
+"""Bytes of what a step has given so far that the page shows: the last ones."""
 _LARGEST: Final = 256 * 1024
 """Bytes of an artifact beyond which the page shows its size alone: JSON of more takes too long."""
 _ARTIFACTS: Final = 50
@@ -37,6 +40,21 @@ def values_of(results: pb.GetResultsResponse) -> list[Value]:
             return [_artifact(name, artifact) for name, artifact in named[:_ARTIFACTS]]
         case _:
             return []
+
+
+def growing_of(pieces: Sequence[PartialPiece], states: Mapping[str, StepState]) -> list[Value]:
+    """What steps have given that have no value, or none yet: the end of it."""
+    return [
+        {
+            "step": piece.step,
+            "name": piece.step,
+            "kind": "growing",
+            "text": piece.data.decode(errors="replace"),
+            "clipped": piece.offset > 0,
+        }
+        for piece in pieces[:_ARTIFACTS]
+        if piece.data and states.get(piece.step) is not StepState.COMPLETED
+    ]
 
 
 def _bridging(found: pb.BridgingResults) -> list[Value]:

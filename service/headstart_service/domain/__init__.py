@@ -24,6 +24,14 @@ from .events import (
 )
 from .failures import FailureReason
 from .items import ItemsChunk, KeptItems
+from .partials import (
+    Cursor,
+    Cursors,
+    PartialForm,
+    PartialPiece,
+    Partials,
+    PartialWrite,
+)
 from .permits import (
     Ask,
     AskAnswer,
@@ -36,6 +44,7 @@ from .permits import (
     Turn,
     WaitsFor,
 )
+from .progress import Progress
 from .queue import (
     ALL_STEPS,
     Claim,
@@ -92,6 +101,8 @@ __all__ = [
     "CallOutcome",
     "Cancelled",
     "Claim",
+    "Cursor",
+    "Cursors",
     "EventKind",
     "ExpectedRuns",
     "FailureReason",
@@ -107,8 +118,13 @@ __all__ = [
     "Offer",
     "Orphan",
     "Outcome",
+    "PartialForm",
+    "PartialPiece",
+    "PartialWrite",
+    "Partials",
     "Permits",
     "PoolStats",
+    "Progress",
     "ProviderNews",
     "ProviderState",
     "Rates",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from .partials import PartialPiece
 from .runs import RunKey, Snapshot
 
 
@@ -15,6 +16,8 @@ class EventKind(StrEnum):
     CLAIMED = "claimed"
     STEP = "step"
     """Steps ended."""
+    PARTIAL = "partial"
+    """A step that streams has given something. Only processes that follow it receive that."""
     REPORTED = "reported"
     """A caller reported the results of steps."""
     AWAITED = "awaited"
@@ -54,7 +57,9 @@ class Awaits(IntEnum):
     STEPS = 2
     """Also the end of each step."""
     CHANGES = 3
-    """Everything that happens to the run."""
+    """Everything that happens to the run, except what its steps give before they end."""
+    PARTIALS = 4
+    """That too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Announcement:
     result: Snapshot | None = None
     """With ENDED and CANCELLED, if callers of this process wait for the run: the run as it ended.
     This counts as a read. None for a large run."""
+    piece: PartialPiece | None = None
+    """With PARTIAL: what the step has given."""
 
 
 @dataclass(frozen=True, slots=True)

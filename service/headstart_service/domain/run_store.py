@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .accounting import Stats
 from .events import Awaits
+from .partials import Cursors, Partials
 from .queue import WorkerState
 from .runs import (
     Cancelled,
@@ -67,6 +68,16 @@ class RunStore(Protocol):
         What the caller `awaits` is announced to this process from then on, and so is what outdates
         an ended run. A queued run goes before runs for which no caller waits. `required` are the
         steps for which callers wait, or ALL_STEPS: these begin at once, even if they settle.
+        """
+        ...
+
+    async def read_partials(
+        self, key: RunKey, cursors: Cursors, *, follow: bool, tail: int = 0
+    ) -> Partials:
+        """Return what a run's steps have given beyond these cursors. Raises RunNotFound.
+
+        With a `tail`, only so many of each step's last bytes. With `follow`, what they give from
+        now on is announced to this process.
         """
         ...
 

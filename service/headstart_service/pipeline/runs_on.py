@@ -42,14 +42,12 @@ def check_function(
             f"{at} needs a parameter {ACTOR_PARAMETER}, which gets the {ray.actor.__name__}"
         )
     if runs_on == "loop":
-        if not inspect.iscoroutinefunction(function):
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             raise TypeError(f"{at} must be an async function, or have runs_on='thread'")
         return
-    if (
-        inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-        or inspect.isgeneratorfunction(function)
-    ):
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{at} streams, as an async generator: it must have runs_on='loop'")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise TypeError(f"{at} must be a plain function to have runs_on={runs_on!r}")
     if runs_on in REMOTE_EXECUTORS and "<" in function.__qualname__:
         raise TypeError(

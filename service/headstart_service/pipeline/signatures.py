@@ -20,6 +20,7 @@ from ..values.kinds import AnyKind, JsonKind, Kind, kind_of
 from .each import NOT_A_LIST, item_type
 from .mistakes import Mistake, line_of
 from .step import Step
+from .streams import result_type
 
 
 def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
@@ -31,7 +32,7 @@ def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
     mistakes = []
     for step in steps:
         try:
-            annotation = resolved(step.function, "return", step.nearby)
+            annotation = result_type(step)
             kind = kind_of(annotation)
             if step.each:
                 found[of_item(step.name)], kind = kind, _items_kind(annotation, kind)
@@ -102,8 +103,10 @@ def value_type(step: Step) -> Any:
 def declared_type(step: Step, name: str) -> Any:
     """Return the annotation, or Any where it is missing or cannot be resolved."""
     try:
-        found = resolved(step.function, name, step.nearby)
-    except Unresolved:
+        found = (
+            result_type(step) if name == "return" else resolved(step.function, name, step.nearby)
+        )
+    except (Unresolved, ValueError):
         return Any
     if found is MISSING or isinstance(found, str):
         return Any

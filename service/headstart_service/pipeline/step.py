@@ -88,6 +88,11 @@ class Step(Generic[P, R]):
         """Call the function here, without its rules: no timeout, no further try, no executor."""
         return self.function(*args, **kwargs)
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is an async generator, whose callers read what it gives before it ends."""
+        return inspect.isasyncgenfunction(self.function)
+
 
 def step(
     *undecorated: Callable[..., Any],
@@ -111,6 +116,8 @@ def step(
     max_bytes: int | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step of its own name: an async one, or a plain one to run elsewhere.
+
+    An async generator streams: callers read what it yields before it ends.
 
     Args:
         *undecorated: Nothing; refuses a decorator without parentheses.

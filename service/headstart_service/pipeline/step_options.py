@@ -28,8 +28,8 @@ def check_options(
     """Refuse an option of `step` that is out of its range.
 
     Raises ValueError; for a `retry_on` of something else than exceptions TypeError. So it does for
-    an `each` that is none of the function's `parameters`, or has a default. Each error names the
-    file and line, the step, the option and what is allowed.
+    an `each` that is none of the function's `parameters`, or has a default, and of a step that
+    streams. Each error names the file and line, the step, the option and what is allowed.
     """
     name = getattr(function, "__name__", repr(function))
     at = f"{line_of(function)}: step {name}"
@@ -56,6 +56,8 @@ def check_options(
     if pool and (rule := pool_violation(pool)):
         raise ValueError(f"{at}: pool = {pool!r} {rule}")
     _check_each(at, options, parameters)
+    if options["each"] and inspect.isasyncgenfunction(function):
+        raise TypeError(f"{at}: each gives one value for each item, so the step must not yield")
 
 
 def _check_each(

@@ -14,6 +14,7 @@ from ..domain import Announcement, EventKind
 from ..domain.errors import StoreUnavailable
 from .connect import AWAY, Client
 from .keys import from_member
+from .partials import parse_piece
 from .records import decode_snapshot
 from .refusals import report
 
@@ -221,6 +222,8 @@ def parse_announcement(data: bytes) -> Announcement:
     kind, run, what = EventKind(name.decode()), _given(run_id), _given(detail)
     if kind.ends_run and what:
         return _with_result(kind, run, what, rest)
+    if kind is EventKind.PARTIAL:
+        return _with_piece(run, what, rest)
     key = from_member(rest.decode())
     if kind is EventKind.STARTED:
         return Announcement(kind, key, run, replaced=what)
@@ -241,6 +244,14 @@ def _with_result(kind: EventKind, run: str, sizes: str, rest: bytes) -> Announce
     except (LookupError, ValueError, OverflowError):  # the record is damaged: a read reports it
         result = None
     return Announcement(kind, key, run, result=result)
+
+
+def _with_piece(run: str, what: str, rest: bytes) -> Announcement:
+    """Return what a step has given, which stands behind the run's name."""
+    at = len(rest) - int(what.rpartition(",")[2])
+    piece = parse_piece(what, rest[at:])
+    key = from_member(rest[:at].decode())
+    return Announcement(EventKind.PARTIAL, key, run, piece=piece)
 
 
 def _given(text: bytes) -> str:

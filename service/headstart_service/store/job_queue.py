@@ -23,6 +23,7 @@ from ..domain import (
     Job,
     Lease,
     Offer,
+    PartialWrite,
     Reported,
     Status,
     StepRecord,
@@ -51,6 +52,7 @@ from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
 from .offers import text_of
+from .partial_scripts import PartialScripts
 from .records import decode_steps, encode_steps
 from .retries import Retries
 from .scripts import SOURCES, Scripts
@@ -105,6 +107,7 @@ class RedisJobQueue:
         self._scripts = Scripts(self._batches)
         self._items = ItemScripts(self._batches)
         self._accounting = AccountingScripts(self._batches)
+        self._partial_scripts = PartialScripts(self._batches)
         self._retries = Retries(budget)
         self._failure_ttl_us = round(rules.failure_ttl * 1e6)
         self._keys = rules.keys(client)
@@ -282,6 +285,13 @@ class RedisJobQueue:
         if not held:
             raise LeaseLost(str(lease.job.key))
         return bool(held == KEPT)
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep what a step has given; return how much of it is kept. Raises LeaseLost."""
+        kept = await self._partial_scripts.append(self._keys[lease.job.partition], lease, write)
+        if kept < 0:
+            raise LeaseLost(str(lease.job.key))
+        return kept
 
     async def renew(self, leases: Sequence[Lease], worker: str) -> list[Lease]:
         """Renew all leases at once; return those that no longer hold."""

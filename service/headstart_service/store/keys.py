@@ -6,6 +6,8 @@ the store does; seventeen of them (`FIXED`) are passed to each script. In front 
 of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX names another:
 
     headstart:{P}:run:<namespace>:<key>   hash    one run's record, with a TTL
+    headstart:{P}:partial:<namespace>:<key>  hash  what its steps that stream have given, with the
+                                                  record's TTL
     headstart:{P}:jobs                    stream  queued runs; consumer group `workers`
     headstart:{P}:expiry                  zset    member -> when it expires, in microseconds
     headstart:{P}:unread, :read           zset    ended runs -> when they ended, or were read

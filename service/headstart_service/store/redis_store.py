@@ -34,14 +34,11 @@ from ..domain.retry_after import retry_after
 from .batches import Reply, ScriptBatches
 from .claim_order import encode_expected
 from .connect import Client
-from .keys import (
-    PartitionKeys,
-    new_process,
-    partition_of,
-)
+from .keys import PartitionKeys, new_process, partition_of
 from .large_reads import LARGE, LargeReads
 from .layout import StoreLayout
 from .orphans import OrphanRuns
+from .partials import PartialReader
 from .records import (
     decode_large_snapshot,
     decode_snapshot,
@@ -62,7 +59,6 @@ _SIZE = b"size"
 """The first field of read.lua's reply for a large record."""
 _UNREADABLE = 0
 """The reply of inspect.lua for a damaged record."""
-"""Random bytes of a run's id, which takes 12 characters in its record."""
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
 
 
@@ -105,6 +101,7 @@ class RedisStore:
         self._rules = rules
         self._clock = clock
         self._process = new_process()
+        self.read_partials = PartialReader(self._batches, self._keys, self._process).read
         self._in_cluster = isinstance(client, RedisCluster)
         self._partitions = rules.keys(client)
         self._orphans = OrphanRuns(self._scripts, self._partitions, self._process)

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 _LUA = files(__package__) / "lua"
 # With full memory, Redis refuses these scripts before they run, and runs all others. So a ping
 # reports full memory.
-_REFUSED_WHEN_FULL: Final = {"start", "memo_put", "ping"}
+_REFUSED_WHEN_FULL: Final = {"start", "memo_put", "ping", "append_partial"}
 _FUNCTION = """
 local function transition({parameters})
 {body}
@@ -98,7 +98,7 @@ def _text(name: str) -> str:
 
 _LIBRARY: Final = "\n".join(
     (
-        _text("_partition"),
+        *map(_text, ("_partition", "_partials")),
         lua_codec(),
         *map(_text, ("_records", "_offers", "_revisions", "_settling")),
         *map(_text, ("_order", "_charges", "_queue")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 MISSING: Final = inspect.Parameter.empty
@@ -63,6 +63,8 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "npt": _Numpy(),
     "NDArray": ArrayType,
     "ndarray": ArrayType,
+    "AsyncIterator": AsyncIterator,
+    "AsyncGenerator": AsyncGenerator,
 }
 
 

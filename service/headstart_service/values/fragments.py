@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import FailureReason, StepState
+from ..domain import FailureReason, Progress, StepState
 
 _LARGE = 64 * 1024
 """Bytes of fragments, and of a field, from which on a text or bytes inside are not parsed."""
@@ -48,14 +48,11 @@ def report_fragment(
     attempts: int = 0,
     started_us: int = 0,
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
-    estimate: tuple[int, int] | None = None,
     failure_reason: FailureReason | None = None,
     items: pb.ItemProgress | None = None,
+    progress: Progress | None = None,
 ) -> bytes:
-    """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` is in seconds.
-
-    `estimate` is in how many microseconds it ends: p50 and p90.
-    """
+    """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` in seconds."""
     report = pb.StepReport(
         state=PROTO_STATE[state],
         error=error,
@@ -66,19 +63,12 @@ def report_fragment(
     )
     if failure_reason is not None:
         report.failure_reason = PROTO_REASON[failure_reason]
+    if progress is not None:
+        report.progress.message = progress.message
+        if progress.fraction is not None:
+            report.progress.fraction = progress.fraction
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
-    if estimate is not None:
-        report.estimate.p50.FromMicroseconds(estimate[0])
-        report.estimate.p90.FromMicroseconds(estimate[1])
-    return pb.GetResultsResponse(steps={step: report}).SerializeToString()
-
-
-def with_estimate(step: str, fragment: bytes, estimate: tuple[int, int]) -> bytes:
-    """Return a running step's fragment with its estimate. Raises DecodeError."""
-    report = pb.GetResultsResponse.FromString(fragment).steps[step]
-    report.estimate.p50.FromMicroseconds(estimate[0])
-    report.estimate.p90.FromMicroseconds(estimate[1])
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 
@@ -110,6 +100,18 @@ def result_of(fragment: bytes) -> bytes:
     message = pb.GetResultsResponse.FromString(fragment)
     message.ClearField("steps")
     return message.SerializeToString(deterministic=True)
+
+
+def with_estimate(step: str, state: StepState, fragment: bytes, estimate: tuple[int, int]) -> bytes:
+    """Return the piece that reports a step as this one does, if it does, with an estimate.
+
+    Raises DecodeError.
+    """
+    report = pb.GetResultsResponse.FromString(fragment).steps[step]
+    report.state = PROTO_STATE[state]
+    report.estimate.p50.FromMicroseconds(estimate[0])
+    report.estimate.p90.FromMicroseconds(estimate[1])
+    return pb.GetResultsResponse(steps={step: report}).SerializeToString()
 
 
 def started_of(step: str, fragment: bytes) -> int:

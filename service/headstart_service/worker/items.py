@@ -25,6 +25,7 @@ from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .occupancy import keeping
 from .reasons import readable
 from .reuse import Landed, Reuse
+from .step_log import StepLog
 from .worker_observer import StepEnd, StepOutcome
 
 KeepItems = Callable[[ItemsChunk], Awaitable[None]]
@@ -58,7 +59,12 @@ class ItemTries(Protocol):
         ...
 
     async def attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome, item: GivenItem | None = None
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        given: StepLog,
+        item: GivenItem | None = None,
     ) -> tuple[StepRecord, Any]:
         """Try an item until it succeeds or may not be tried again."""
         ...
@@ -221,7 +227,7 @@ class StepsOfItems:
                 outcome.state, outcome.attempts = StepEnd.FAILED, 0
                 outcome.error, outcome.failure_reason = failure
                 return Landed(run, None)
-        record, _ = await self._tries.attempt(step, work.started_us, outcome, given)
+        record, _ = await self._tries.attempt(step, work.started_us, outcome, StepLog(None), given)
         if step.memo and record.state is StepState.COMPLETED:
             result = result_of(record.fragment)
             await memos.memo_put(run.namespace, digest, result, step.ttl)

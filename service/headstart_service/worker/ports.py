@@ -14,6 +14,7 @@ from ..domain import (
     Job,
     Lease,
     Offer,
+    PartialWrite,
     Reported,
     Status,
     StepRecord,
@@ -26,8 +27,8 @@ from ..domain import (
 class ProgressSink(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
-    All raise LeaseLost when the lease no longer holds, and StepsReported, having written nothing,
-    when callers have reported some of these steps.
+    All raise LeaseLost when the lease no longer holds. Commits raise StepsReported, having written
+    nothing, when callers have reported some of these steps.
     """
 
     async def commit(
@@ -55,6 +56,13 @@ class ProgressSink(Protocol):
         """Keep items of a step that runs, and show how far it is, atomically.
 
         Returns False when the step has ended: a caller has reported it. Raises LeaseLost.
+        """
+        ...
+
+    async def append(self, lease: Lease, write: PartialWrite) -> int:
+        """Keep what a step has given before its end; return how much of this try is kept.
+
+        Raises LeaseLost, and StoreUnavailable at once: the caller writes again later.
         """
         ...
 

@@ -7,8 +7,10 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
 from ..domain import RunKey, StepRecord
+from .partial_writer import PartialWriters
 from .ports import MemoStore
 from .shared_steps import SharedSteps
+from .step_log import StepLogs
 from .stopped_work import Count, StoppedWork
 
 
@@ -44,6 +46,8 @@ class Reuse:
         """Remember results in `memos`, and `count` the work of steps that no run takes."""
         self.shared_steps = SharedSteps()
         self.stopped_work = StoppedWork(count)
+        self.step_logs = StepLogs()
+        self.partial_writers = PartialWriters()
         self.memos: MemoStore = memos or _NoMemos()
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..domain import Claim, FailureReason, ItemsChunk, Status, StepRecord, StepState, StepWork
@@ -23,11 +24,13 @@ from .executors.executors import Executors
 from .occupancy import begun, keeping, occupied_seconds
 from .offers import makers_of
 from .ports import ProgressSink
+from .progress import ShownProgress
 from .reported_steps import ReportedSteps
 from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
 from .settling import Settling
-from .step_run import StepRunner, step_record
+from .step_records import step_record
+from .step_run import StepRunner
 from .step_runs import StepsElsewhere, failure_in
 from .upkeep import after_others
 from .worker_observer import (
@@ -80,7 +83,7 @@ async def run(
         if makers is None:
             makers = makers_of(pipeline, providers)
         steps = StepRunner(
-            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, jitter
+            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, sink, jitter
         )
         work = _Run(claim, pipeline, sink, watching, steps, settling or Settling(), elsewhere)
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
@@ -115,6 +118,7 @@ class _Run:
         self._steps = steps
         self._settling = settling
         self._digests = steps.digests
+        self._progress = ShownProgress(self._show)
         settling.begin(claim, pipeline, steps.now_us, steps.is_under_way)
         self._settled = set(claim.ended)
         self._states = {name: record.state for name, record in claim.ended.items()}
@@ -163,6 +167,8 @@ class _Run:
                 raise
             # The first error has cancelled all other tasks.
             raise expected.exceptions[0] from None
+        finally:
+            self._progress.end()
         return Status.FAILED if self._failure else Status.COMPLETED
 
     async def _one(self, group: asyncio.TaskGroup, step: Step) -> None:
@@ -170,7 +176,8 @@ class _Run:
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._steps.run(
-                step, self._starts[step.name], outcome, self._keep_items
+                *(step, self._starts[step.name], outcome, self._keep_items),
+                partial(self._progress.note, step.name),
             )
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # a reported result has replaced this step, but its task did not stop
@@ -192,7 +199,7 @@ class _Run:
             await after_others(_TURNS)
             while not self._finished:
                 ended, self._unwritten = self._unwritten, []
-                shown = [name for name in self._unshown if name in self._running]
+                shown = [name for name in dict.fromkeys(self._unshown) if name in self._running]
                 self._unshown = []
                 try:
                     await self._write_now(ended, shown)
@@ -219,7 +226,10 @@ class _Run:
         reported, self._reported = self._reported - self._states.keys(), set()
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
-            running = [self._steps.shown(name, self._starts.get(name, 0)) for name in shown]
+            running = [
+                self._steps.shown(name, self._starts.get(name, 0), self._progress.latest.get(name))
+                for name in shown
+            ]
             await self._sink.commit(self._lease, ended, running)
 
     async def _keep_items(self, chunk: ItemsChunk) -> None:
@@ -240,6 +250,12 @@ class _Run:
         """Callers have reported these steps: take them as soon as the write under way is over."""
         self._reported.update(name for name in steps if name in self._digests)
         self._write_soon("reports")
+
+    def _show(self, step: str) -> None:
+        """Write how far a running step has come."""
+        if step in self._running:
+            self._unshown.append(step)
+            self._write_soon("progress")
 
     def _write_soon(self, why: str) -> None:
         writing = self._write()

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, StepRecord, StepState, StepWork
+from ..domain import Claim, FailureReason, Progress, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.each import ItemDigests
 from ..pipeline.pipeline import Pipeline
@@ -27,12 +27,16 @@ from .executors.executors import Executors
 from .executors.remote_call import StepRaised
 from .items import KeepItems, StepsOfItems
 from .memoised_failures import MemoisedFailure, failure_get, failure_put
+from .ports import ProgressSink
+from .progress import REPORTER, Reporter
 from .reasons import failure_of, readable
 from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
 from .soft_needs import SoftNeeds
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
+from .step_log import StepLog
+from .step_records import failed_record, step_record
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -53,11 +57,13 @@ class StepRunner:
         limits: Limits,
         reuse: Reuse,
         executors: Executors,
+        sink: ProgressSink,
         jitter: Jitter,
     ) -> None:
         """Run steps of `claim`. `makers` are the digests of each step's providers.
 
-        `jitter` returns the pause before a new try, at most so many seconds.
+        What steps give before they end is written to `sink`. `jitter` returns the pause before a
+        new try, at most so many seconds.
         """
         self._jitter = jitter
         self._claim = claim
@@ -67,6 +73,7 @@ class StepRunner:
         self.limits = limits
         self.reuse = reuse
         self._executors = executors
+        self._sink = sink
         self._began = time.monotonic()
         self._inputs = pipeline.inputs.model_validate_json(claim.inputs)
         self.digests = pipeline.step_digests(self._inputs)
@@ -117,27 +124,38 @@ class StepRunner:
         )
 
     async def run(
-        self, step: Step, started_us: int, outcome: StepOutcome, keep_items: KeepItems
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        keep_items: KeepItems,
+        progressed: Callable[[Progress], None],
     ) -> tuple[StepRecord, Any]:
         """Compute a step, or take its result over from an earlier revision or another run.
 
-        Fills `outcome`; keeps items of the step, as they end, by `keep_items`. Returns the step's
-        record, and its value if it was computed here. Raises ExecutorUnavailable when the step
-        cannot run here, and what `keep_items` raises.
+        Fills `outcome`; keeps items of the step, as they end, by `keep_items`; and calls
+        `progressed` with what the step reports. Returns the step's record, and its value if it was
+        computed here. Raises ExecutorUnavailable when the step cannot run here, and what
+        `keep_items` raises.
         """
         if step.each:
             record, value = await self._items.run(step, started_us, outcome, keep_items), None
         else:
-            record, value = await self._shared(step, started_us, outcome)
+            record, value = await self._shared(step, started_us, outcome, progressed)
         if record.state is StepState.COMPLETED:
             record = self._admitted(record, started_us, outcome)
         return self._soft_needs.noted(record), value
 
     async def _shared(
-        self, step: Step, started_us: int, outcome: StepOutcome
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        progressed: Callable[[Progress], None],
     ) -> tuple[StepRecord, Any]:
         run, digest, fresh = self._lease.job.key, self.digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
+        reuse = self.reuse
 
         async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
@@ -149,8 +167,9 @@ class StepRunner:
                 if failure is not None:
                     outcome.state, outcome.attempts = StepEnd.FAILED, 0
                     outcome.error, outcome.failure_reason = failure
-                    return Landed(run, _failed(step.name, 0.0, outcome, started_us))
-            record, value = await self.attempt(step, started_us, outcome)
+                    return Landed(run, failed_record(step.name, 0.0, outcome, started_us))
+            with reuse.step_logs.held(key, given):
+                record, value = await self.attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
                 await self.reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
@@ -167,9 +186,11 @@ class StepRunner:
         def stopped(outcome: StepOutcome) -> None:
             self.note_stopped(step, outcome, time.monotonic() - began)
 
-        landed: Landed = await self.reuse.shared_steps.share(
-            key, run, digest, outcome, work, fresh=fresh, stopped=stopped
-        )
+        with reuse.step_logs.log(key, step, progressed, fresh=fresh) as given:
+            async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
+                landed: Landed = await reuse.shared_steps.share(
+                    key, run, digest, outcome, work, fresh=fresh, stopped=stopped
+                )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
         outcome.memoised = True
@@ -187,7 +208,7 @@ class StepRunner:
             outcome.state, outcome.error = StepEnd.FAILED, str(failure)
             outcome.failure_reason = failure.failure_reason
             elapsed = (self.now_us() - started_us) / 1e6
-            return _failed(record.name, elapsed, outcome, started_us)
+            return failed_record(record.name, elapsed, outcome, started_us)
         return record
 
     def _memo_digest(self, step: Step) -> str:
@@ -204,10 +225,10 @@ class StepRunner:
         digests = self._pipeline.item_digests(step, self._inputs, maker, needed)
         return self._arguments.listed(step, self.kept), digests
 
-    def shown(self, name: str, started_us: int) -> StepRecord:
-        """Return the record of a step that runs."""
+    def shown(self, name: str, started_us: int, progress: Progress | None) -> StepRecord:
+        """Return the record of a step that runs, with what it reports."""
         return self._items.shown(name) or step_record(
-            name, StepState.RUNNING, started_us=started_us
+            name, StepState.RUNNING, started_us=started_us, progress=progress
         )
 
     async def remembered(self, name: str, memo: str) -> bytes | None:
@@ -247,14 +268,18 @@ class StepRunner:
         return StepRecord(step.name, state, result + report)
 
     async def attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome, item: GivenItem | None = None
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        given: StepLog,
+        item: GivenItem | None = None,
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
 
-        An `item` is what it runs for, of a step that runs for each item of a list.
-
-        Returns its record, and its value if other steps take it. Raises ExecutorUnavailable, which
-        counts as no attempt.
+        What it yields goes to `given`. An `item` is what it runs for, of a step that runs for each
+        item of a list. Returns its record, and its value if other steps take it. Raises
+        ExecutorUnavailable, which counts as no attempt.
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
@@ -262,6 +287,8 @@ class StepRunner:
         loop = asyncio.get_running_loop()
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
+        REPORTER.set(Reporter(given.note_progress))
+        step = self.reuse.step_logs.collecting(step, given, self.limits)
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
@@ -303,7 +330,7 @@ class StepRunner:
                 break
             await asyncio.sleep(pause)
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
-        return _failed(step.name, time.monotonic() - began, outcome, started_us), None
+        return failed_record(step.name, time.monotonic() - began, outcome, started_us), None
 
     def _caller(self) -> StepCaller:
         claim, job = self._claim, self._lease.job
@@ -342,40 +369,3 @@ def _begin(seconds: float, limit: asyncio.Timeout) -> None:
     """Begin an attempt's time. The wait for its executor is not part of it."""
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
     end_in(seconds, limit)
-
-
-def _failed(name: str, elapsed: float, outcome: StepOutcome, started_us: int) -> StepRecord:
-    """Build the record of a failed step."""
-    return step_record(
-        name,
-        StepState.FAILED,
-        b"",
-        elapsed,
-        outcome.attempts,
-        outcome.error,
-        started_us,
-        outcome.failure_reason,
-    )
-
-
-def step_record(
-    name: str,
-    state: StepState,
-    result: bytes = b"",
-    elapsed: float | None = None,
-    attempts: int = 0,
-    error: str = "",
-    started_us: int = 0,
-    failure_reason: FailureReason | None = None,
-) -> StepRecord:
-    """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
-    report = report_fragment(
-        name,
-        state,
-        error=error,
-        failure_reason=failure_reason,
-        elapsed=elapsed,
-        attempts=attempts,
-        started_us=started_us,
-    )
-    return StepRecord(name, state, result + report)

@@ -82,6 +82,7 @@ BAD_TENSORS: tuple[dict[str, Any], ...] = (
     {"dtype": "bool", "data": b"1"},
 )
 
+CURSORS = [pb.PartialCursor(), pb.PartialCursor(step="a", generation=-1, offset=-2, key="other")]
 MISTAKES: dict[str, list[Any]] = {
     "StartPrecompute": [
         pb.StartPrecomputeRequest(),
@@ -114,6 +115,7 @@ MISTAKES: dict[str, list[Any]] = {
         _start_with(anchor="a", target="b", recipient_type="human", clue_count=51),
     ],
     "GetResults": [
+        pb.GetResultsRequest(key="k", partial_cursors=CURSORS),
         pb.GetResultsRequest(),
         pb.GetResultsRequest(key="nobody"),
         pb.GetResultsRequest(namespace="no one", key="\u2028"),
@@ -140,6 +142,8 @@ MISTAKES: dict[str, list[Any]] = {
         pb.BatchGetResultsRequest(keys=["a"] * 1001, result_steps=["a"] * 1001),
     ],
     "WatchResults": [
+        pb.WatchResultsRequest(key="k", partial_cursors=CURSORS),
+        pb.WatchResultsRequest(keys=["k"], partial_results=True, partial_cursors=CURSORS),
         pb.WatchResultsRequest(),
         pb.WatchResultsRequest(key="nobody"),
         pb.WatchResultsRequest(key="run", keys=["a"]),

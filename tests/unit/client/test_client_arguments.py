@@ -38,6 +38,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "get_results": {"key": "k"},
     "get_many": {"keys": ["k"]},
     "watch_results": {"key": "k"},
+    "stream": {"key": "k", "step": "a"},
     "watch_many": {"keys": ["k"]},
     "get_status": {"key": "k"},
     "cancel": {"key": "k"},
@@ -61,6 +62,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         (None, " must be a str, not None"),
         (b"k", " must be a str, not bytes"),
     ],
+    "step": [(None, " must be a str, not None"), (["a"], " must be a str, not list")],
     "anchor": [(None, " must be a str, not None"), (["ocean"], " must be a str, not list")],
     "target": [(b"x", " must be a str, not bytes")],
     "recipient_type": [
@@ -116,6 +118,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ({"a": 7}, "['a'] must be a function, not int"),
     ],
     "report": [("yes", " must be a bool, not str")],
+    "partial_results": [(1, " must be a bool, not int")],
     "grace": [("1", f" must be {SECONDS}, or None, not str")],
 }
 SETTINGS: dict[str, list[tuple[Any, str]]] = {

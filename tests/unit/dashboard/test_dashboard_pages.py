@@ -120,6 +120,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": first.max_attempts,
                 "kept": True,  # begun before this run was started
                 "memoised": False,
+                "progress": None,
                 "error": "",
                 "failure_reason": "",
             },
@@ -135,6 +136,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": gated.max_attempts,
                 "kept": False,
                 "memoised": False,
+                "progress": None,
                 "error": "x" * 500,
                 "failure_reason": "shed",
             },
@@ -150,6 +152,7 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "max_attempts": 0,
                 "kept": False,
                 "memoised": False,
+                "progress": None,
                 "error": "",
                 "failure_reason": "",
             },

@@ -19,9 +19,12 @@ from headstart_service.dashboard.routes import Dashboard, Rules
 from headstart_service.domain import (
     Announcement,
     EventKind,
+    PartialForm,
+    PartialPiece,
     RunKey,
     RunSummary,
     Status,
+    StepState,
 )
 from headstart_service.domain.errors import (
     CapacityExhausted,
@@ -112,6 +115,25 @@ class Page:
 @pytest.fixture
 def page() -> Page:
     return Page()
+
+
+async def test_a_run_is_answered_with_what_its_steps_have_given_and_report_so_far(
+    page: Page,
+) -> None:
+    page.runs.states[KEY] = {"first": StepState.RUNNING, "gated": StepState.COMPLETED}
+    progress = pb.StepProgress(fraction=0.5, message="half")
+    running = pb.StepReport(state=pb.STEP_STATE_RUNNING, progress=progress)
+    page.runs.bodies[KEY] = pb.GetResultsResponse(steps={"first": running}).SerializeToString()
+    page.runs.partials[KEY] = [
+        PartialPiece("first", PartialForm.TEXT, 7, 90, b"and so on", 99),
+        PartialPiece("gated", PartialForm.TEXT, 7, 0, b"its value has it", 16),
+    ]
+    told = json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])
+    text = {"kind": "growing", "text": "and so on", "clipped": True}
+    assert told["values"] == [{"step": "first", "name": "first"} | text]
+    assert told["run"]["steps"][0]["progress"] == {"fraction": 0.5, "message": "half"}
+    page.runs.partials[KEY] = []
+    assert json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])["values"] == []
 
 
 async def test_a_run_is_answered_with_its_values_and_whether_it_may_be_cancelled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
@@ -114,6 +114,12 @@ def test_mistakes_of_each_name_the_option_and_what_is_allowed() -> None:
         with pytest.raises((TypeError, ValueError)) as caught:
             step(runs_on="thread", **options)(one)
         assert text in str(caught.value)
+
+    async def yielding(names: str) -> AsyncIterator[str]:
+        yield names
+
+    with pytest.raises(TypeError, match="step yielding: each gives one value for each item"):
+        step(each="names")(yielding)
 
     @step(each="embedder")
     async def provided(embedder: str) -> str:

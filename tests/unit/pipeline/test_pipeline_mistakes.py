@@ -67,6 +67,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("@step()\nasync def a() -> list[str]: ...\n@step()\nasync def b(a: list[int]) -> int: ...\n", 4, "parameter a is list[int], but step a returns list[str]"),
         ("@step()\nasync def a() -> np.ndarray: ...\n@step()\nasync def b(a: list[float]) -> int: ...\n", 4, "step a returns ndarray"),
         ("@step()\nasync def a(*args: int) -> int: ...\n", 2, "parameter args must have a plain name"),
+        ("@step()\nasync def a() -> AsyncIterator[str]: ...\n", 2, "AsyncIterator[str] is for an async generator, and this function has no yield"),
+        ("@step()\nasync def a() -> str:\n    yield 'x'\n", 2, "return type: an async generator is annotated -> AsyncIterator[str]"),
+        ("@step()\nasync def a() -> AsyncIterator[np.ndarray]:\n    yield 1\n", 2, "list[ndarray] cannot be kept"),
+        ("@step()\nasync def a() -> AsyncIterator[str | int]:\n    yield ''\n@step()\nasync def b(a: str) -> int: ...\n", 5, "parameter a is str, but step a returns int"),
+        ("@step(runs_on='thread')\nasync def a() -> AsyncIterator[str]:\n    yield ''\n", 1, "step a streams, as an async generator: it must have runs_on='loop'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_with_its_line(
@@ -94,6 +99,7 @@ def test_all_mistakes_of_a_pipeline_are_reported_together(load) -> None:
     [
         "@step()\nasync def a() -> list[str]: ...\n@step()\nasync def b(a: Sequence[str]) -> int: ...\nfrom collections.abc import Sequence\n",
         "@step()\nasync def a() -> int: ...\n@step()\nasync def b(a: float | None) -> Any: ...\n",
+        "@step()\nasync def a() -> AsyncIterator[In]:\n    yield In(text='')\n@step()\nasync def b(a: list[In]) -> int: ...\n",
         "@step()\nasync def a() -> np.ndarray: ...\n@step()\nasync def b(a: np.typing.NDArray[np.float32]) -> int: ...\n",
         "@step()\nasync def a(count, text: object, embedder: Unknown) -> int: ...\n",
         "@step()\nasync def a() -> 'Later': ...\nclass Later(BaseModel):\n    x: int\n",

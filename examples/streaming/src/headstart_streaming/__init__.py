@@ -1,13 +1,15 @@
-"""A summary by Claude while the user fills in a form: the model's answer, read as a stream.
+"""A summary by Claude while the user fills in a form: the model's answer, passed on as it comes.
 
-A step that awaits the whole answer loses all of it when its time is over. This one stops the model
-as soon as it has enough, and keeps the text so far when patience or the token limit ends.
+A step that awaits the whole answer loses all of it when its time is over. This one gives its text
+to callers word by word. It stops the model as soon as it has enough, and keeps the text so far when
+patience or the token limit ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -59,8 +61,8 @@ async def reading_minutes(document: str) -> float:
 @step(timeout=75, max_attempts=2)
 async def summary(
     document: str, sentences: int, patience: float, language_model: LanguageModel
-) -> Summary:
-    """The document in so many sentences."""
+) -> AsyncIterator[str | Summary]:
+    """The document in so many sentences: the text as it comes, and last what is kept of it."""
     received = ""
     ended: Ended = "finished"
     tokens = (0, 0)
@@ -75,6 +77,7 @@ async def summary(
         ):
             try:
                 async for text in spoken:
+                    yield text
                     received += text
                     tokens = spoken.input_tokens, spoken.output_tokens
                     if len(_whole(received)) >= sentences:
@@ -90,7 +93,7 @@ async def summary(
     if not received.strip():
         raise StepFailed(f"the language model said nothing within {patience:g} s")
     text, count = _kept(received, sentences, finished=ended == "finished")
-    return Summary(
+    yield Summary(
         text=text, ended=ended, sentences=count, input_tokens=tokens[0], output_tokens=tokens[1]
     )
 
@@ -110,7 +113,7 @@ def _kept(received: str, sentences: int, *, finished: bool) -> tuple[str, int]:
 
 PIPELINE = Pipeline(
     name="summary",
-    version="1",
+    version="2",
     description="A document's summary by Claude, while the user fills in a form",
     inputs=Inputs,
     steps=(reading_minutes, summary),

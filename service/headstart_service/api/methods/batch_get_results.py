@@ -43,6 +43,7 @@ class BatchGet:
     result_steps: Sequence[str]
     wait: float
     min_ready: int
+    partials: bool
 
 
 class BatchGetResults:
@@ -66,7 +67,8 @@ class BatchGetResults:
             violations.append(Violation("min_ready", rule))
         refuse(violations)
         steps, result_steps = StepNames(request.required_steps), StepNames(request.result_steps)
-        return BatchGet(keys, steps, result_steps, wait, request.min_ready)
+        partials = request.partial_results
+        return BatchGet(keys, steps, result_steps, wait, request.min_ready, partials)
 
     async def handle(self, request: pb.BatchGetResultsRequest, call: Call) -> Parts:
         """Return what exists of each run, when enough have settled or the wait is over."""
@@ -91,8 +93,8 @@ class BatchGetResults:
 
     def _ready(self, batch: _Batch, key: RunKey) -> Item | None:
         """Return the result of a run that this process keeps."""
-        if batch.get.steps or batch.get.result_steps:
-            return None  # they are checked where the answer is read
+        if batch.get.steps or batch.get.result_steps or batch.get.partials:
+            return None  # they are checked, or read, where the answer is read
         answer = self._reader.ready(key)
         return None if answer is None else batch.item(answer.data)
 
@@ -143,9 +145,13 @@ class BatchGetResults:
             answer = await self._reader.get(
                 key, get.steps, batch.deadline, result_steps=get.result_steps
             )
+            data = part_of(answer, get.result_steps)
+            if get.partials:
+                pieces = await self._reader.partials(key, answer, {}, get.result_steps)
+                data += pb.GetResultsResponse(partial_results=pieces).SerializeToString()
         except Exception as error:  # noqa: BLE001  # it is the result of this item
             return _error(error_of(error))
-        return batch.item(part_of(answer, get.result_steps))
+        return batch.item(data)
 
 
 @dataclass(slots=True)

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import RunKey
+from ...domain import Cursors, RunKey
 from ...domain.errors import Violation
 from ..deadline import Deadline
 from ..dependencies import Call, Dependencies
+from ..partial_cursors import cursors_by_key
 from ..request_rules import (
     checked_key,
     refuse,
@@ -36,6 +37,8 @@ class Get(NamedTuple):
     result_steps: Sequence[str]
     wait: float
     min_revision: int
+    partials: bool
+    cursors: Cursors
 
 
 class GetResults:
@@ -53,6 +56,7 @@ class GetResults:
             request.required_steps
             or request.result_steps
             or request.min_revision
+            or request.partial_results
             or not 0 <= request.wait.seconds < MAX_WAIT
             or not 0 <= request.wait.nanos < _SECOND
         ):
@@ -68,9 +72,11 @@ class GetResults:
         violations += repeated_violations("result_steps", request.result_steps)
         violations += revision_violations("min_revision", min_revision)
         wait = seconds(request, "wait", 0, MAX_WAIT, 0.0, violations)
+        cursors = cursors_by_key(request, violations).get("", {})
         refuse(violations)
         steps, result_steps = StepNames(request.required_steps), StepNames(request.result_steps)
-        return Get(key, steps, result_steps, wait, min_revision)
+        partials = request.partial_results
+        return Get(key, steps, result_steps, wait, min_revision, partials, cursors)
 
     async def handle(self, request: pb.GetResultsRequest, call: Call) -> bytes:
         """Return what exists, before the wait and the caller's deadline are over."""
@@ -79,4 +85,8 @@ class GetResults:
         answer = await self._reader.get(
             get.key, get.steps, deadline, get.min_revision, get.result_steps
         )
-        return part_of(answer, get.result_steps)
+        data = part_of(answer, get.result_steps)
+        if get.partials:
+            pieces = await self._reader.partials(get.key, answer, get.cursors, get.result_steps)
+            data += pb.GetResultsResponse(partial_results=pieces).SerializeToString()
+        return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -12,12 +12,13 @@ from headstart._for_service import Changes
 from headstart.v1 import precompute_pb2 as pb
 
 from ...base.connection_age import age_of_one
-from ...domain import RunKey
+from ...domain import Cursors, RunKey
 from ...domain.errors import InvalidRequest, Violation
 from ..batch_errors import error_of
 from ..call_limits import CallLimit
 from ..dependencies import Call, Dependencies
 from ..messages import watch_bytes
+from ..partial_cursors import cursors_by_key
 from ..request_rules import batch_keys, checked_key, refuse, repeated_violations
 from ..result_parts import part_of
 from ..results.answer import Answer, Message
@@ -38,6 +39,13 @@ class Watch:
     """Whether a key's error is a message, not the stream's end."""
     result_steps: Sequence[str]
     changes_only: bool
+    partials: bool
+    cursors: Mapping[str, Cursors]
+    """By key; under the empty one for a watch of one key."""
+
+    def cursors_of(self, key: RunKey) -> Cursors:
+        """Return up to where the watcher has a key's partial results."""
+        return self.cursors.get(key.key if self.many else "", {})
 
 
 class WatchResults:
@@ -58,8 +66,10 @@ class WatchResults:
         else:
             keys = [checked_key(request, violations)]
         violations += repeated_violations("result_steps", request.result_steps)
+        cursors = cursors_by_key(request, violations, many=many)
         refuse(violations)
-        return Watch(keys, many, StepNames(request.result_steps), request.changes_only)
+        steps, partials = StepNames(request.result_steps), request.partial_results
+        return Watch(keys, many, steps, request.changes_only, partials, cursors)
 
     async def handle(self, request: pb.WatchResultsRequest, _: Call) -> AsyncGenerator[Message]:
         """Yield the results now and after each change, until the runs have ended.
@@ -86,11 +96,34 @@ class WatchResults:
 
     async def _one(self, watch: Watch, key: RunKey) -> AsyncGenerator[Message]:
         part = _part_of(watch)
+        if watch.partials:
+            async with aclosing(self._growing(watch, key, part)) as messages:
+                async for message in messages:
+                    yield message
+            return
         async with aclosing(self._reader.watch(key)) as watched:
             async for answer in watched:
                 if violations := self._reader.unknown_results(answer, watch.result_steps):
                     raise InvalidRequest(violations)
                 yield part(answer)
+
+    async def _growing(
+        self, watch: Watch, key: RunKey, part: Callable[[Answer], Message]
+    ) -> AsyncGenerator[Message]:
+        steps = watch.result_steps
+        growing = self._reader.watch_growing(key, watch.cursors_of(key), steps)
+        async with aclosing(growing) as watched:
+            async for answer, pieces in watched:
+                added = pb.WatchResultsResponse(partial_results=pieces)
+                if answer is None:
+                    added.key = key.key
+                    yield Message(added.SerializeToString())
+                elif violations := self._reader.unknown_results(answer, steps):
+                    raise InvalidRequest(violations)
+                else:
+                    message = part(answer)
+                    more = added.SerializeToString()
+                    yield Message(message.data + more) if pieces else message
 
     async def _many(self, watch: Watch) -> AsyncGenerator[Message]:
         with self._limit.several(len(watch.keys)):

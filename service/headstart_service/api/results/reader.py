@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 
+from headstart.v1 import precompute_pb2 as pb
+
 from ...base.metric_labels import ResultsOutcome
-from ...domain import RunKey
+from ...domain import Cursors, RunKey
 from ...domain.errors import InvalidRequest, RunNotFound, Violation
 from ...pipeline.registry import Registry
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import Deadline
 from ..step_names import StepNames
 from .answer import Answer
+from .followers import Follower, partials_of
+from .growing import growing
 from .near_cache import NearCache
 from .waiting import Waiting
 
@@ -97,6 +101,25 @@ class ResultReader:
                 yield answer
                 if answer.final:
                     return
+
+    async def partials(
+        self, key: RunKey, answer: Answer, cursors: Cursors, steps: Collection[str]
+    ) -> list[pb.PartialResult]:
+        """Return what the steps of this answer's run have given beyond the cursors."""
+        return await partials_of(self._waiting.store, key, answer.run, cursors, steps)
+
+    async def watch_growing(
+        self, key: RunKey, cursors: Cursors, steps: Collection[str]
+    ) -> AsyncGenerator[tuple[Answer | None, Sequence[pb.PartialResult]]]:
+        """Yield what `watch` yields, and what steps give before they end, as it comes.
+
+        A step's pieces come before, or with, the first answer in which it has ended.
+        """
+        follower = Follower(self._waiting.store, key, cursors, steps)
+        with self._waiting.followers.following(follower, key):
+            async with aclosing(growing(self.watch(key), follower)) as grown:
+                async for each in grown:
+                    yield each
 
     def outdate(self, key: RunKey) -> None:
         """Serve nothing that this process knew of the run before it was changed."""

@@ -24,6 +24,7 @@ from ...domain.run_store import RunStore
 from ..call_observer import CallObserver, CallObservers
 from ..deadline import RETRY_PAUSE, SHUTDOWN, Deadline
 from .answer import Answer, answer_from
+from .followers import Followers
 from .near_cache import NearCache
 from .run_waiters import ReadTime, RunWaiters, Waiter, awaits_of, required_of
 from .subscription import Subscribe, Subscription
@@ -61,10 +62,11 @@ class Waiting:
         """
         self._estimated = estimated
         self._observer = observer or CallObservers()
-        self._store = store
+        self.store = store
         self._cache = cache
         self._poll_every = poll
         self._runs: dict[RunKey, RunWaiters] = {}
+        self.followers = Followers()
         self._reads: set[asyncio.Task[None]] = set()
         self._section = section
         self._subscriptions = [
@@ -286,7 +288,7 @@ class Waiting:
     ) -> tuple[Answer, ReadTime]:
         """Return what `read` returns, kept if its run has ended, and when it was read."""
         moment, began = self._cache.moment, time.monotonic()
-        snapshot = await self._store.read(key, awaits=awaits, required=required)
+        snapshot = await self.store.read(key, awaits=awaits, required=required)
         try:
             answer = answer_from(snapshot, self._estimated)
         except RecordDamaged:
@@ -346,11 +348,15 @@ class Waiting:
 
     def _refresh(self, run: RunWaiters) -> None:
         """Read again, whatever was announced."""
+        self.followers.doubt(run.key)
         run.generation += 1
         self._request_read(run)
 
     def _receive(self, announcement: Announcement) -> None:
         kind = announcement.kind
+        if kind is EventKind.PARTIAL:
+            self.followers.receive(announcement)
+            return
         if kind is EventKind.RESET:
             for section, each in enumerate(self._subscriptions):
                 if each.active:

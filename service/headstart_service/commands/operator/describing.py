@@ -31,6 +31,11 @@ def described(results: Any) -> str:
         lines += _bridging(results.bridging)
     lines += [f"{name}: {short_value(value)}" for name, value in (results.custom or {}).items()]
     lines += [f"{name}: {_items(items)}" for name, items in results.partial_items.items()]
+    lines += [
+        f"{name}, so far: {short_value(partial)}"
+        for name, partial in results.partials.items()
+        if name in results.missing
+    ]
     return "\n".join(lines)
 
 
@@ -61,6 +66,15 @@ def expected(report: Any) -> str:
     return f"~{soon}, p90 {late}"
 
 
+def progressed(report: Any) -> str:
+    """Return how far a running step has come, as text; empty if it does not report that."""
+    progress = report.progress
+    if progress is None:
+        return ""
+    share = "" if progress.fraction is None else f"{progress.fraction:.0%}"
+    return " ".join(part for part in (share, progress.message) if part)
+
+
 def steps_table(results: Any) -> str:
     """How each step stands."""
     with_items = any(report.items is not None for report in results.steps.values())
@@ -68,7 +82,8 @@ def steps_table(results: Any) -> str:
     for name, report in results.steps.items():
         elapsed, *others = step_cells(report)
         items = [items_text(report)] if with_items else []
-        rows.append((name, str(report.state), *items, elapsed or expected(report), *others))
+        soon = progressed(report) or expected(report)
+        rows.append((name, str(report.state), *items, elapsed or escaped(soon), *others))
     return table(rows)
 
 

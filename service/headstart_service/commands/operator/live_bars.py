@@ -14,11 +14,14 @@ from ...base.output import (
     coloured,
     spoken,
 )
-from .describing import expected, items_text, reason_of, step_cells
+from .describing import expected, items_text, progressed, reason_of, step_cells
+from .growing_text import last_line
 
 _BAR: Final = 16
 _MOVING: Final = 4
 """So much of a bar is filled while its step runs: its progress is not known."""
+_INDENT: Final = 4
+"""Blanks before what a step gives."""
 _SPEED: Final = 10.0
 """Places a second that it moves."""
 _MARKS: Final = {"completed": "✔", "failed": "✘", "skipped": "○", "running": "▸", "pending": "·"}
@@ -101,8 +104,22 @@ class LiveView:
         names = min(names, max(12, width - _BAR - 40))
         return [
             self._head(width),
-            *(self._line(name, report, names, width) for name, report in steps.items()),
+            *(
+                line
+                for name, report in steps.items()
+                for line in self._lines_of(name, report, names, width)
+            ),
         ]
+
+    def _lines_of(self, name: str, report: Any, names: int, width: int) -> list[str]:
+        """A step's line, and under it what it gives at present."""
+        lines = [self._line(name, report, names, width)]
+        partial = self._results.partials.get(name)
+        if partial and str(report.state) == "running":
+            text = escaped(last_line(partial))
+            room = max(0, width - _INDENT)
+            lines.append(" " * _INDENT + (text if len(text) <= room else text[len(text) - room :]))
+        return lines
 
     def _head(self, width: int) -> str:
         results = self._results
@@ -128,7 +145,8 @@ class LiveView:
             attempts = f"{attempts} attempt{'s' if report.attempts > 1 else ''}"
         marks = _MARKS if self._unicode else _PLAIN_MARKS
         start = f"{marks.get(state, ' ')} {clipped(escaped(name), names).ljust(names)}  "
-        rest = f"  {state:<9}  {elapsed:>7}  {attempts or expected(report)}".rstrip()
+        soon = escaped(progressed(report)) or expected(report)
+        rest = f"  {state:<9}  {elapsed:>7}  {attempts or soon}".rstrip()
         if items := items_text(report):
             rest += f"  {items}"
         if error:
@@ -143,9 +161,12 @@ class LiveView:
 
     def _bar(self, report: Any) -> str:
         full, empty = ("█", "░") if self._unicode else ("#", ".")
-        state, items = str(report.state), report.items
+        state, items, progress = str(report.state), report.items, report.progress
         if state == "running" and items is not None and items.total:
             done = int(_BAR * items.ended / items.total)
+            return full * done + empty * (_BAR - done)
+        if state == "running" and progress is not None and progress.fraction is not None:
+            done = round(float(progress.fraction) * _BAR)
             return full * done + empty * (_BAR - done)
         if state == "running":
             way = 2 * (_BAR - _MOVING)

@@ -134,7 +134,9 @@ def _refuse_mixed(options: argparse.Namespace) -> None:
 
 
 async def _get(client: Any, options: argparse.Namespace) -> int:
-    results = await client.get_results(options.key, wait=options.wait, required_steps=options.step)
+    results = await client.get_results(
+        options.key, wait=options.wait, required_steps=options.step, partial_results=True
+    )
     show(results, described(results), as_json=options.json)
     wanted = set(options.step) or set(results.steps)
     missing = [name for name in results.missing if name in wanted]

@@ -13,8 +13,9 @@ from typing import Any, Final
 from ...base import exit_codes
 from ...base.escaping import escaped
 from ...base.output import is_terminal, plain
-from .describing import described, expected, items_text, reason_of, step_cells
+from .describing import described, expected, items_text, progressed, reason_of, step_cells
 from .execution import command, complain
+from .growing_text import GrowingText
 from .live_bars import LiveView
 
 _FRAME: Final = 0.1
@@ -39,7 +40,7 @@ async def _watch(client: Any, options: argparse.Namespace) -> int:
     try:
         async with (
             asyncio.timeout(options.timeout),
-            aclosing(client.watch_results(options.key)) as stream,
+            aclosing(client.watch_results(options.key, partial_results=not options.json)) as stream,
         ):
             last = await _follow(stream, options)
     except TimeoutError:
@@ -67,8 +68,9 @@ async def _lines_of_json(stream: AsyncGenerator[Any, None]) -> Any:
 
 
 async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
-    """One line for each change."""
+    """One line for each change, and for each line of text that a step gives."""
     results, status = None, ""
+    growing = GrowingText()
     shown: dict[str, str] = {}
     async for results in stream:
         head = f"revision {results.revision}: {results.status}"
@@ -81,6 +83,7 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
                 shown[name] = line
                 soon = expected(report)
                 lines.append(f"{line} ({soon})" if soon else line)
+        lines = [*growing.lines(results), *lines]
         # The line of an end follows its steps' lines; the line of a beginning precedes them.
         lines = [*lines, head] if results.status.ended else [head, *lines]
         for line in lines:
@@ -97,6 +100,8 @@ def _line(name: str, report: Any) -> str:
         parts.append(f"{items}," if elapsed or report.attempts > 1 else items)
     if elapsed:
         parts.append(elapsed if elapsed == report.origin else f"in {elapsed}")
+    if progress := progressed(report):
+        parts.append(progress)
     if report.attempts > 1:
         parts.append(f"at attempt {attempts}")
     line = " ".join(parts)

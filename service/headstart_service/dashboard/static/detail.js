@@ -106,6 +106,7 @@ export class Detail {
     ];
     if (run.failure_reason) facts.push(["Reason", inWords(run.failure_reason)]);
     const errors = run.steps.filter((step) => step.error);
+    const going = run.steps.filter((step) => step.progress);
     this.dialog.replaceChildren(
       this.head(run),
       h(
@@ -117,6 +118,7 @@ export class Detail {
       run.error && h("p", { class: "notice bad" }, run.error),
       h("h3", { text: "Steps" }),
       timeline(run, this.nowUs()),
+      going.length ? h("ul", { class: "going" }, going.map(progress)) : "",
       errors.length ? h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${inWords(step.failure_reason)}: ${step.error}`))) : null ?? "",
       h("h3", { text: "Values" }),
       told.values.length ? h("div", { class: "values" }, told.values.map(value)) : h("p", { class: "muted", text: "None yet." }),
@@ -148,6 +150,13 @@ export class Detail {
   }
 }
 
+/** How far a running step has come. */
+function progress(step) {
+  const { fraction, message } = step.progress;
+  const bar = fraction === null ? null : h("progress", { max: "1", value: String(fraction), "aria-label": step.name });
+  return h("li", {}, h("b", { text: step.name }), bar, h("bdi", { text: ` ${message}` }));
+}
+
 function value(told) {
   const name = h("div", { class: "value-name" }, h("b", {}, h("bdi", { text: told.name })), h("span", { class: "muted small" }, describe(told)));
   return h("div", { class: `value-row ${told.kind}` }, name, picture(told));
@@ -163,6 +172,8 @@ function describe(told) {
       return `${told.count} words`;
     case "json":
       return told.clipped ? "JSON, its beginning" : "JSON";
+    case "growing":
+      return told.clipped ? "so far, its end" : "so far";
     default:
       return bytes(told.length);
   }
@@ -178,6 +189,8 @@ function picture(told) {
       return h("ul", { class: "chips" }, told.words.map((word) => h("li", {}, h("bdi", { text: word }))));
     case "json":
       return h("pre", { tabindex: "0", role: "region", "aria-label": `JSON of ${told.name}`, text: told.text });
+    case "growing":
+      return h("pre", { tabindex: "0", role: "region", "aria-label": `What ${told.name} has given`, text: told.text });
     case "bytes":
       return h("pre", { text: told.head });
     default:

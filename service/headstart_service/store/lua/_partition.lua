@@ -34,6 +34,7 @@ local WAITING = ' [1-9]%x'
 local LEAST = {
   started = 1, ended = 1, cancelled = 1, dropped = 1, step = 2, reported = 2, claimed = 3, released = 3, unserved = 3,
   awaited = 10, -- for the run's worker alone
+  partial = 4,
 }
 local FOR_WORKERS = {started = true, cancelled = true, dropped = true, reported = true, awaited = true}
 
@@ -76,10 +77,11 @@ end
 -- processes in `to`, by default those of the record. A process that receives nothing is removed: it has ended, or will
 -- read again once it receives. A worker reads nothing again, so it stays until the run ends or is released.
 -- Processes with waiting callers also get the `result`, {sizes, values}, with the sizes in place of `what`.
+-- A `piece` stands behind the run's name, for the processes that follow its partial results alone.
 -- Returns how many of these have received it.
-local function announce(kind, run, what, member, to, result)
-  local text = kind .. ' ' .. run .. ' ' .. what .. ' ' .. member
-  if kind ~= 'awaited' then
+local function announce(kind, run, what, member, to, result, piece)
+  local text = kind .. ' ' .. run .. ' ' .. what .. ' ' .. member .. (piece or '')
+  if not piece and kind ~= 'awaited' then
     redis.call('SPUBLISH', channel, text)
   end
   if kind == 'unserved' then

@@ -40,10 +40,11 @@ local function load(record)
   return r
 end
 
--- Writes `about`, and makes the record and its place in `expiry` expire together.
+-- Writes `about`, and makes the record, its partial results and its place in `expiry` expire together.
 local function save(record, member, r)
   redis.call('HSET', record, 'about', encode_about(r))
   redis.call('PEXPIREAT', record, integer(math.ceil(r.expires / 1000)))
+  redis.call('PEXPIREAT', partials_of(member), integer(math.ceil(r.expires / 1000)))
   redis.call('ZADD', expiry, integer(r.expires), member)
 end
 

@@ -11,7 +11,7 @@ local function forget(record, member, fate)
     drop_step_runs(member, r.steps)
   end
   settle(member, fate)
-  redis.call('UNLINK', record)
+  redis.call('UNLINK', record, partials_of(member))
   unqueue(member)
   redis.call('ZREM', expiry, member)
   redis.call('ZREM', unread, member)
