@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import functools
 import inspect
-import json
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -39,7 +38,6 @@ from .domain import (
     ItemsChunk,
     Job,
     Lease,
-    PartialForm,
     PartialWrite,
     RunKey,
     RunPlan,
@@ -60,6 +58,7 @@ from .values.fragments import merged, report_fragment
 from .values.items import of_item
 from .worker.cost_meter import CostMeter
 from .worker.executors.executors import Executors
+from .worker.given_in_try import GivenInTry
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -116,23 +115,6 @@ def _claim(plan: RunPlan, ended: Mapping[str, StepRecord]) -> Claim:
     )
 
 
-@dataclasses.dataclass(slots=True)
-class _Given:
-    """What a step's present try has given."""
-
-    form: PartialForm
-    trial: int
-    data: bytearray = dataclasses.field(default_factory=bytearray)
-
-    @property
-    def value(self) -> str | list[Any]:
-        """Its text or its items."""
-        text = self.data.decode(errors="replace")
-        if self.form is PartialForm.TEXT:
-            return text
-        return [json.loads(line) for line in text.split("\n")[:-1]]
-
-
 class MemorySink:
     """Keeps one run's progress, as the store would."""
 
@@ -144,7 +126,7 @@ class MemorySink:
         """Begin with the records of steps that have ended; call `changed` after each change."""
         self.ended = dict(ended or {})
         self.running: dict[str, StepRecord] = {}
-        self._given: dict[str, _Given] = {}
+        self._given: dict[str, GivenInTry] = {}
         self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
@@ -173,7 +155,7 @@ class MemorySink:
         del lease
         given = self._given.get(write.step)
         if given is None or given.trial != write.trial:
-            given = self._given[write.step] = _Given(write.form, write.trial)
+            given = self._given[write.step] = GivenInTry(write.form, write.trial)
         if write.offset == len(given.data):
             given.data += write.data
         self._changed()
