@@ -58,6 +58,7 @@ from .values.fragments import merged, report_fragment
 from .values.items import of_item
 from .worker.cost_meter import CostMeter
 from .worker.executors.executors import Executors
+from .worker.given_in_try import GivenInTry
 from .worker.run import run
 
 _KEY = RunKey("default", "test")
@@ -125,6 +126,7 @@ class MemorySink:
         """Begin with the records of steps that have ended; call `changed` after each change."""
         self.ended = dict(ended or {})
         self.running: dict[str, StepRecord] = {}
+        self._given: dict[str, GivenInTry] = {}
         self._changed = changed
         self.error = ""
         self.failure_reason: FailureReason | None = None
@@ -149,9 +151,20 @@ class MemorySink:
         return True
 
     async def append(self, lease: Lease, write: PartialWrite) -> int:
-        """Keep nothing: the step's result has all of it."""
+        """Keep what a step gives."""
         del lease
-        return write.offset + len(write.data)
+        given = self._given.get(write.step)
+        if given is None or given.trial != write.trial:
+            given = self._given[write.step] = GivenInTry(write.form, write.trial)
+        if write.offset == len(given.data):
+            given.data += write.data
+        self._changed()
+        return len(given.data)
+
+    @property
+    def partials(self) -> dict[str, str | list[Any]]:
+        """What steps that stream have given, by step: text, or items."""
+        return {step: given.value for step, given in self._given.items() if given.data}
 
     async def finish(
         self,
@@ -341,7 +354,11 @@ def results_of(
     )
     fill_summary(message, summary)
     results = results_from(message)
-    return dataclasses.replace(results, steps={name: results.steps[name] for name in plan.steps})
+    return dataclasses.replace(
+        results,
+        steps={name: results.steps[name] for name in plan.steps},
+        partials={name: sink.partials[name] for name in plan.steps if name in sink.partials},
+    )
 
 
 def _pipeline_run(

@@ -16,8 +16,11 @@ from headstart_service.domain import (
     Lease,
     Offer,
     Outcome,
+    PartialForm,
+    PartialWrite,
     PoolStats,
     RunKey,
+    RunPlan,
     Status,
     StepRecord,
     StepState,
@@ -222,6 +225,83 @@ async def test_a_step_run_ends_with_its_run(
     assert await sizes(store_backend, key) == (0, 0, 0, 0)
     with pytest.raises(LeaseLost):
         await store_backend.queue.finish(own.lease, [done("second")], Status.COMPLETED, "")
+
+
+def edited(**steps: str) -> RunPlan:
+    """The plan of other inputs, on which these steps depend."""
+    digests = {**PLAN.steps, **steps}
+    return replace(PLAN, digest="edited", steps=digests)
+
+
+async def append(backend: Backend, claim: Claim, data: bytes, offset: int) -> int:
+    write = PartialWrite("second", PartialForm.TEXT, 1, offset, data)
+    return await backend.queue.append(claim.lease, write)
+
+
+async def given(backend: Backend, key: RunKey) -> list[tuple[str, bytes, int]]:
+    found = await backend.store.read_partials(key, {}, follow=False)
+    return [(piece.step, piece.data, piece.generation) for piece in found.pieces]
+
+
+async def test_a_step_run_goes_on_for_a_run_with_other_inputs_of_other_steps(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key)
+    await ask(step_runs, claim.lease)
+    own = await taken(store_backend, key)
+    assert await append(store_backend, own, b"one ", 0) == 4
+    third = PartialWrite("third", PartialForm.TEXT, 1, 0, b"void")
+    await store_backend.queue.append(claim.lease, third)
+    [before] = [each for each in await given(store_backend, key) if each[0] == "second"]
+    outcome = await store_backend.store.start(key, edited(third="t2"), TTL, restart=False)
+    assert outcome.outcome is Outcome.REPLACED
+    assert await given(store_backend, key) == [before], "a watcher goes on with its cursor"
+    assert await append(store_backend, own, b"two", 4) == 7
+    [job] = await store_backend.jobs("w2")
+    second = await store_backend.queue.claim(job, "w2", [HOME])
+    assert second is not None
+    assert not await ask(step_runs, second.lease)
+    assert await sizes(store_backend, key) == (0, 1, 0, 1)
+    await store_backend.queue.finish(own.lease, [done("second")], Status.COMPLETED, "")
+    assert await ask(step_runs, second.lease)
+    assert await given(store_backend, key) == [("second", b"one two", before[2])]
+    assert not (await sweep(store_backend, store_backend.keys_of(key)))[2]
+
+
+@pytest.mark.parametrize("changed", [{"second": "s2"}, {"first": "f2"}], ids=["its own", "a need"])
+async def test_a_step_run_whose_inputs_change_ends(
+    store_backend: Backend, step_runs: RedisStepRuns, changed: dict[str, str]
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key)
+    await ask(step_runs, claim.lease)
+    own = await taken(store_backend, key)
+    await append(store_backend, own, b"one ", 0)
+    await store_backend.store.start(key, edited(**changed), TTL, restart=False)
+    assert await sizes(store_backend, key) == (0, 0, 0, 0)
+    assert await given(store_backend, key) == []
+    with pytest.raises(LeaseLost):
+        await append(store_backend, own, b"two", 4)
+
+
+async def test_a_worker_that_computes_a_step_itself_ends_its_step_run(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key)
+    await ask(step_runs, claim.lease)
+    own = await taken(store_backend, key)
+    await append(store_backend, own, b"one ", 0)
+    await store_backend.queue.release(claim.lease)
+    [job] = await store_backend.jobs("w2")
+    both = await store_backend.queue.claim(job, "w2", [HOME, GPU])
+    assert both is not None
+    assert await sizes(store_backend, key) == (0, 0, 0, 0)
+    assert await append(store_backend, both, b"anew", 0) == 4
+    with pytest.raises(LeaseLost):
+        await append(store_backend, own, b"two", 4)
+    assert [data for _, data, _ in await given(store_backend, key)] == [b"anew"]
 
 
 async def test_a_step_that_ends_its_workers_fails(

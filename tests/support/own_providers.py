@@ -75,6 +75,7 @@ async def greedy(one, two):
 """
 
 PIPELINE = """
+from collections.abc import AsyncIterator
 from pydantic import BaseModel
 from headstart_service.sdk import Pipeline, step
 
@@ -94,6 +95,16 @@ def in_process(item: str, shelf) -> str:
     return shelf.count(item)
 
 PIPELINE = Pipeline("stock", "1", "", Inputs, (on_loop, in_thread, in_process))
+
+@step(required=True, pool="gpu")
+async def far(item: str, shelf) -> AsyncIterator[str]:
+    yield shelf.count(item)
+
+@step(required=True)
+async def near(far: str) -> str:
+    return "near " + far
+
+POOLED = Pipeline("pooled", "1", "", Inputs, (far, near))
 
 @step()
 async def only(shelf) -> int:

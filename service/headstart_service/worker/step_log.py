@@ -34,11 +34,11 @@ class StepLog:
         """None for a step that only returns."""
         self.progress: Progress | None = None
         self.data = bytearray()
+        """The bytes of the present try."""
         self.trial = 0
         """0 before the first try."""
         self.users = 0
         """How many runs, and work under way, hold it."""
-        """The bytes of the present try."""
         self._followers: set[Callable[[], None]] = set()
         self._reporting: set[Callable[[Progress], None]] = set()
 
@@ -112,7 +112,8 @@ async def _collect(
     item: Kind | None,
     limits: Limits,
 ) -> Any:
-    collection = _Items(log, item) if item is not None else _Text(log, streaming)
+    room = _Room(log, limits)
+    collection = _Items(room, item) if item is not None else _Text(room, streaming)
     given = 0
     cancelled: BaseException | None = None
     while True:
@@ -122,12 +123,6 @@ async def _collect(
             return collection.result()
         cancelled = None
         collection.take(piece)
-        if len(log.data) > limits.artifact:
-            raise StepFailed(
-                f"yielded more than {limits.artifact:,} bytes, HEADSTART_MAX_ARTIFACT_BYTES",
-                retry=False,
-                failure_reason=FailureReason.TOO_LARGE,
-            )
         given += 1
         if given % _TURN == 0:
             try:
@@ -136,11 +131,30 @@ async def _collect(
                 cancelled = error  # maybe a timeout's of the generator, which handles it there
 
 
+class _Room:
+    """The room for what a step yields: as much as its result may have."""
+
+    def __init__(self, log: StepLog, limits: Limits) -> None:
+        self._log = log
+        self._limits = limits
+
+    def add(self, data: bytes) -> None:
+        """Put bytes into the log, unless they are too many: then raise StepFailed."""
+        most = self._limits.artifact
+        if len(self._log.data) + len(data) > most:
+            raise StepFailed(
+                f"yielded more than {most:,} bytes, {self._limits.setting}",
+                retry=False,
+                failure_reason=FailureReason.TOO_LARGE,
+            )
+        self._log.add(data)
+
+
 class _Items:
     """What a step of items has yielded."""
 
-    def __init__(self, log: StepLog, kind: Kind) -> None:
-        self._log = log
+    def __init__(self, room: _Room, kind: Kind) -> None:
+        self._room = room
         self._kind = kind
         self._items: list[Any] = []
 
@@ -148,7 +162,7 @@ class _Items:
         """Put an item into the log. Raises StepFailed."""
         checked, line = _line(piece, self._kind)
         self._items.append(checked)
-        self._log.add(line)
+        self._room.add(line)
 
     def result(self) -> list[Any]:
         """Return the step's result."""
@@ -158,8 +172,8 @@ class _Items:
 class _Text:
     """What a step of text has yielded, with its last value if it has one."""
 
-    def __init__(self, log: StepLog, streaming: Streaming) -> None:
-        self._log = log
+    def __init__(self, room: _Room, streaming: Streaming) -> None:
+        self._room = room
         self._streaming = streaming
         self._texts: list[str] = []
         self._last: Any = _NOTHING
@@ -169,7 +183,7 @@ class _Text:
         if self._last is not _NOTHING:
             raise _wrong(f"yielded {type(piece).__name__} after its result")
         if isinstance(piece, str):
-            self._log.add(_utf8(piece))
+            self._room.add(_utf8(piece))
             self._texts.append(piece)
         elif self._streaming.ends_with_value:
             self._last = piece

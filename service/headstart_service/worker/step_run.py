@@ -288,7 +288,8 @@ class StepRunner:
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         REPORTER.set(Reporter(given.note_progress))
-        step = self.reuse.step_logs.collecting(step, given, self.limits)
+        limits = self.limits.of(step.max_bytes)
+        step = self.reuse.step_logs.collecting(step, given, limits)
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
@@ -302,7 +303,6 @@ class StepRunner:
                 codec = self._pipeline.codec
                 name = step.name if item is None else of_item(step.name)
                 needed = self._arguments.needs(name)
-                limits = self.limits.of(step.max_bytes)
                 value, result = await encoded(codec, name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`

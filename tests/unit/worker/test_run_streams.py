@@ -88,6 +88,11 @@ async def test_a_test_runs_streaming_steps_as_a_worker_does() -> None:
     assert result.values["draft"] == "Bröd wants flour"
     assert result.values["offers"][1] == Offer(name="c", price=2.5)
     assert result.values["total"] == 22.0
+    assert result.results.partials == {
+        "draft": "Bröd wants flour",
+        "offers": [{"name": "a\nb", "price": 1.0}, {"name": "c", "price": 2.5}],
+        "answer": "cheap: c",
+    }
 
 
 @step()

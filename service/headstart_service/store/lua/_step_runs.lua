@@ -1,7 +1,8 @@
 -- Step runs (docs/decisions/0058). A step of another pool than its run's is a run of its own, in the same partition. It has
 -- a record without inputs and results, waits in the queue of its class, and is claimed, renewed and released like others.
--- Its end writes the step into the record of its run, as a report does, and removes it. It stands among the runs of
--- its status, so that workers are scaled by it; `step_runs:<status>` has those alone. The ledger has no line of it.
+-- Its end writes the step into the record of its run, as a report does, and removes it. When its run is replaced by one
+-- for which its step is the same, it goes on for that. It stands among the runs of its status, so that workers are scaled
+-- by it; `step_runs:<status>` has those alone. The ledger has no line of it.
 
 -- How many step runs of a status have names in this range.
 local function step_runs_in(status, low, high)
@@ -44,11 +45,52 @@ local function drop_step_run(name)
   remove_step_run(name)
 end
 
--- Withdraws the step runs of a run with these steps.
-local function drop_step_runs(member, steps)
+-- Withdraws the step runs of a run with these steps, except those that are `going_on`.
+local function drop_step_runs(member, steps, going_on)
   for step in pairs(pools_of_steps(steps)) do
-    drop_step_run(step_run_of(member, step))
+    if not (going_on and going_on[step]) then
+      drop_step_run(step_run_of(member, step))
+    end
   end
+end
+
+-- Returns the step run of a run's step, if it may compute that for the run's successor, which has `kept` these steps:
+-- nothing that the step depends on has changed. `found` are the offers for the successor.
+local function may_go_on(name, step, r, pipeline, definition, kept, found)
+  local whole, own = pcall(load, record_prefix .. name)
+  if not (whole and own) or own.pipeline ~= pipeline or own.definition ~= definition
+      or redis.call('HGET', record_prefix .. name, 'of') ~= r.run then
+    return nil
+  end
+  for need in string.gmatch(redis.call('HGET', record_prefix .. name, 'needs') or '', '[^,]+') do
+    if not kept[need] then
+      return nil
+    end
+  end
+  local made = made_of(r)
+  made[step] = made_of(own)[step]
+  return (own.status == 'pending' or makes_step(found, step, made)) and own or nil
+end
+
+-- Gives step runs of a run that is replaced to its successor `new`, which has these `steps` and has `kept` those.
+-- Returns the steps of those that go on; nil if there is none.
+local function hand_on_step_runs(member, old, new, kept, found)
+  local digests, wanted, going_on = pairs_of(old.steps), pairs_of(new.steps), nil
+  local before = pools_of_steps(old.steps)
+  for step, pool in pairs(pools_of_steps(new.steps)) do
+    if before[step] == pool and digests[step] == wanted[step] and not kept[step] then
+      local name = step_run_of(member, step)
+      local own = may_go_on(name, step, old, new.pipeline, definition_in(new.definition, pool), kept, found)
+      if own then
+        own.revision, own.ttl, own.expires = new.revision, new.ttl, math.max(own.expires, new.expires)
+        redis.call('HSET', record_prefix .. name, 'of', new.run)
+        save(record_prefix .. name, name, own)
+        going_on = going_on or {}
+        going_on[step] = true
+      end
+    end
+  end
+  return going_on
 end
 
 -- Returns the run of a step run, if that still wants its step and has what the step needs: its name, its record, its line,

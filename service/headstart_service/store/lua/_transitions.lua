@@ -1,6 +1,6 @@
 -- Removes a run from every set, with its step runs; its record may be gone already. If the fate of its work was open, it
--- is `fate`.
-local function forget(record, member, fate)
+-- is `fate`. Step runs that are `going_on` stay, with what all steps have given.
+local function forget(record, member, fate, going_on)
   if is_step_run(member) then
     drop_step_run(member)
     remove_step_run(member) -- its record may be gone
@@ -8,10 +8,13 @@ local function forget(record, member, fate)
   end
   local whole, r = pcall(load, record)
   if whole and r then
-    drop_step_runs(member, r.steps)
+    drop_step_runs(member, r.steps, going_on)
   end
   settle(member, fate)
-  redis.call('UNLINK', record, partials_of(member))
+  redis.call('UNLINK', record)
+  if not going_on then
+    redis.call('UNLINK', partials_of(member))
+  end
   unqueue(member)
   redis.call('ZREM', expiry, member)
   redis.call('ZREM', unread, member)
@@ -23,6 +26,17 @@ local function forget(record, member, fate)
     for _, status in ipairs(IN_POOL) do
       redis.call('ZREM', pool_key(pool, status), member)
     end
+  end
+end
+
+-- Forgets a run that is replaced by `new`, which has `kept` these steps. Step runs of other steps go on for it if nothing
+-- that they depend on has changed. `found` are the offers for the new run.
+local function give_way(record, member, old, new, kept, found)
+  local going_on = hand_on_step_runs(member, old, new, kept, found)
+  forget(record, member, 'expired', going_on)
+  if going_on then
+    local _, steps = pairs_of(old.steps)
+    hand_on_partials(member, steps, new.run, going_on)
   end
 end
 

@@ -1,5 +1,5 @@
 -- Adds `data` to what a running step has given, behind its first `offset` bytes of this `trial`, and announces it to the
--- processes that follow the run. A later trial begins anew.
+-- processes that follow the run. A later trial begins anew. What the step of a step run gives is kept beside its run.
 -- Returns how many bytes are kept of the trial: fewer than the caller believes if the store has lost some, so that it
 -- sends them again. Returns -1 when the lease no longer holds, or another trial is later. Repeating it changes nothing.
 
@@ -10,22 +10,29 @@ local r = load(record)
 if not r or r.run ~= run_id or r.attempt ~= tonumber(attempt) or r.status ~= 'in_progress' then
   return -1
 end
+local holder = integer(r.attempt)
+if is_step_run(member) then
+  holder = r.run .. '/' .. holder
+  member, record, r = owner_that_waits(member, record)
+  if not r then
+    return -1
+  end
+end
 local partials, number = partials_of(member), tonumber(trial)
 local p = decode_partial(redis.call('HGET', partials, step))
-if p and p.run == run_id and p.attempt == r.attempt and p.trial > number then
+local same = p and p.run == r.run and p.holder == holder
+if same and p.trial > number then
   return -1
 end
-local anew = not p or p.run ~= run_id or p.attempt ~= r.attempt or p.trial ~= number
+local anew = not same or p.trial ~= number
 if anew then
   local before = 0
   if p then
     before = p.generation
-    for i = 0, math.floor(p.length / PIECE) do
-      redis.call('HDEL', partials, step .. ':' .. i)
-    end
+    remove_pieces(partials, step, p)
   end
   p = {
-    run = run_id, attempt = r.attempt, trial = number, generation = math.max(clock(), before + 1), length = 0,
+    run = r.run, holder = holder, trial = number, generation = math.max(clock(), before + 1), length = 0,
     form = form,
   }
 end

@@ -166,6 +166,11 @@ if not repeated then
   if drop_steps(record, r, others) > 0 then
     drop_step_runs(member, r.steps)
   end
+  for name, pool in pairs(pools_of_steps(r.steps)) do
+    if not theirs and own[r.pipeline .. '@' .. definition_in(r.definition, pool)] then
+      drop_step_run(step_run_of(member, name)) -- this worker computes the step itself
+    end
+  end
   r.made = made_text(ours, names)
   r.attempt, r.tries, r.entry = r.attempt + 1, r.tries + 1, entry
   if r.started == 0 then

@@ -282,16 +282,18 @@ if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
 local carried = old and hand_over(member, old.steps, steps, kept.names) or ''
--- Every record stands in `expiry`: a run that does not has nothing that could be forgotten.
-if old or redis.call('ZSCORE', expiry, member) then
-  forget(record, member, 'expired')
-end
 local r = {
   status = 'pending', revision = old and old.revision + 1 or 1, attempt = 0, tries = 0, run = run_id,
   entry = '-', ttl = ttl, created = now, started = 0, completed = 0, seen = 0,
   expires = now + math.max(ttl, patience), pipeline = pipeline, definition = definition,
   digest = digest, steps = steps, made = made_text(made, names), reason = '-', error = '',
 }
+-- Every record stands in `expiry`: a run that does not has nothing that could be forgotten.
+if old and restart == '0' then
+  give_way(record, member, old, r, kept.names, found)
+elseif old or redis.call('ZSCORE', expiry, member) then
+  forget(record, member, 'expired')
+end
 r.entry = queue(member, r, place(now, tonumber(need_us)), true)
 redis.call('HSET', record, 'inputs', inputs, unpack(kept.steps))
 for field, value in pairs(kept.items) do
