@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from ..domain import pool_violation
-from .mistakes import line_of
+from .mistakes import Mistake, line_of, refuse
 
 DAY: Final = 86400.0
 LONGEST_SETTLE: Final = 60.0
@@ -19,55 +19,60 @@ _LIFETIMES: Final = {"ttl": 30 * DAY, "memo_failures": DAY}
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option of `step` that is out of its range.
+    """Refuse all options of `step` that are out of their range.
 
-    Raises ValueError, for a `retry_on` of something else than exceptions TypeError. Each names the
-    file and line, the step, the option and what is allowed.
+    Raises DeclarationError. Each mistake names the file and line, the step, the option and what is
+    allowed.
     """
     name = getattr(function, "__name__", repr(function))
-    at = f"{line_of(function)}: step {name}"
+    where = line_of(function)
+    refuse([Mistake(where, f"step {name}: {text}") for text in _mistakes(options)])
+
+
+def _mistakes(options: Mapping[str, Any]) -> Iterator[str]:
     if not _is_number(options["timeout"]) or options["timeout"] <= 0:
-        raise ValueError(f"{at}: timeout must be more than 0 seconds, is {options['timeout']!r}")
+        yield f"timeout must be more than 0 seconds, is {options['timeout']!r}"
     attempts = options["max_attempts"]
     if not isinstance(attempts, int) or attempts < 1:
-        raise ValueError(f"{at}: max_attempts must be 1 or more, is {attempts!r}")
+        yield f"max_attempts must be 1 or more, is {attempts!r}"
     if not _is_number(options["backoff"]) or options["backoff"] < 0:
-        raise ValueError(f"{at}: backoff must be 0 seconds or more, is {options['backoff']!r}")
+        yield f"backoff must be 0 seconds or more, is {options['backoff']!r}"
     settle = options["settle"]
     if not _is_number(settle) or not 0 <= settle <= LONGEST_SETTLE:
-        raise ValueError(
-            f"{at}: settle must be 0 to {LONGEST_SETTLE:g} seconds, is {settle!r}; "
+        yield (
+            f"settle must be 0 to {LONGEST_SETTLE:g} seconds, is {settle!r}; "
             "a run waits so long for stable inputs"
         )
     for option, longest in _LIFETIMES.items():
-        _check_lifetime(at, option, options[option], longest, memo=options["memo"])
+        yield from _lifetime(option, options[option], longest, memo=options["memo"])
     most = options["max_bytes"]
     if most is not None and not (isinstance(most, int) and 1 <= most <= LARGEST):
-        raise ValueError(f"{at}: max_bytes must be 1 to {LARGEST:,}, is {most!r}")
-    _check_kinds(at, options["retry_on"])
+        yield f"max_bytes must be 1 to {LARGEST:,}, is {most!r}"
+    yield from _kinds(options["retry_on"])
     pool = options["pool"]
     if pool and (rule := pool_violation(pool)):
-        raise ValueError(f"{at}: pool = {pool!r} {rule}")
+        yield f"pool = {pool!r} {rule}"
 
 
-def _check_lifetime(at: str, option: str, value: Any, longest: float, *, memo: bool) -> None:
+def _lifetime(option: str, value: Any, longest: float, *, memo: bool) -> Iterator[str]:
     if value is None:
         return
     if not _is_number(value) or not _SHORTEST <= value <= longest:
-        raise ValueError(f"{at}: {option} must be 0.001 to {longest:.0f} seconds, is {value!r}")
+        yield f"{option} must be 0.001 to {longest:.0f} seconds, is {value!r}"
     if not memo:
-        raise ValueError(f"{at}: {option} needs memo=True: only memos live for so long")
+        yield f"{option} needs memo=True: only memos live for so long"
 
 
-def _check_kinds(at: str, retry_on: Any) -> None:
+def _kinds(retry_on: Any) -> Iterator[str]:
     if retry_on is None:
         return
     rule = "retry_on must be a tuple of exceptions, such as (TimeoutError, OSError)"
     if not isinstance(retry_on, tuple):
-        raise TypeError(f"{at}: {rule}, is {retry_on!r}")
+        yield f"{rule}, is {retry_on!r}"
+        return
     for each in retry_on:
         if not (isinstance(each, type) and issubclass(each, Exception)):
-            raise TypeError(f"{at}: {rule}; {each!r} is no exception")
+            yield f"{rule}; {each!r} is no exception"
 
 
 def _is_number(value: Any) -> bool:
