@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..domain import pool_violation
+from .each import MAX_ITEMS, MOST_ITEMS, MOST_PARALLEL, PARALLEL
 from .mistakes import line_of
 
 DAY: Final = 86400.0
@@ -18,11 +20,16 @@ _SHORTEST: Final = 0.001
 _LIFETIMES: Final = {"ttl": 30 * DAY, "memo_failures": DAY}
 
 
-def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def check_options(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    parameters: Sequence[inspect.Parameter],
+) -> None:
     """Refuse an option of `step` that is out of its range.
 
-    Raises ValueError, for a `retry_on` of something else than exceptions TypeError. Each names the
-    file and line, the step, the option and what is allowed.
+    Raises ValueError; for a `retry_on` of something else than exceptions TypeError. So it does for
+    an `each` that is none of the function's `parameters`, or has a default, and of a step that
+    streams. Each error names the file and line, the step, the option and what is allowed.
     """
     name = getattr(function, "__name__", repr(function))
     at = f"{line_of(function)}: step {name}"
@@ -48,6 +55,30 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> N
     pool = options["pool"]
     if pool and (rule := pool_violation(pool)):
         raise ValueError(f"{at}: pool = {pool!r} {rule}")
+    _check_each(at, options, parameters)
+    if options["each"] and inspect.isasyncgenfunction(function):
+        raise TypeError(f"{at}: each gives one value for each item, so the step must not yield")
+
+
+def _check_each(
+    at: str, options: Mapping[str, Any], parameters: Sequence[inspect.Parameter]
+) -> None:
+    each, parallel, max_items = (options[name] for name in ("each", "parallel", "max_items"))
+    if not each:
+        if (parallel, max_items) != (PARALLEL, MAX_ITEMS):
+            raise ValueError(f"{at}: parallel and max_items are for a step with each")
+        return
+    if not isinstance(parallel, int) or not 1 <= parallel <= MOST_PARALLEL:
+        raise ValueError(f"{at}: parallel must be 1 to {MOST_PARALLEL}, is {parallel!r}")
+    if not isinstance(max_items, int) or not 1 <= max_items <= MOST_ITEMS:
+        raise ValueError(f"{at}: max_items must be 1 to {MOST_ITEMS:,}, is {max_items!r}")
+    named = {parameter.name: parameter for parameter in parameters}
+    if each not in named:
+        raise TypeError(
+            f"{at}: each is {each!r}, which must be one of its parameters: {', '.join(named)}"
+        )
+    if named[each].default is not inspect.Parameter.empty:
+        raise TypeError(f"{at}: parameter {each} is an item, so it must have no default")
 
 
 def _check_lifetime(at: str, option: str, value: Any, longest: float, *, memo: bool) -> None:
