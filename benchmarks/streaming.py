@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from headstart import PrecomputeClient
@@ -28,6 +28,7 @@ from .harness import Bench, Figure
 from .processes import start_api, start_worker
 from .program import run
 from .results import Line, Series, at_most, percentile
+from .streams_watched import STREAM_STEP, Watched, watch, watch_through_kills
 
 _SETTINGS = {
     "BRIDGING": "false",
@@ -35,43 +36,10 @@ _SETTINGS = {
     "LEASE": "2",
     "LOG_LEVEL": "error",
 }
-_STEP = "tokens_of_time"
 _CALM_PAUSE, _CROWD_PAUSE = 0.025, 0.05
 _SLOW_PAUSE = 0.4
 _PLACES = 1000
 """Runs that a worker has at once."""
-
-
-@dataclass
-class Watched:
-    """What watchers have seen."""
-
-    late: list[float] = field(default_factory=list)
-    """Milliseconds from each token's yield to its watcher."""
-    tokens: int = 0
-    wrong: int = 0
-    """Tokens that were lost or doubled."""
-    restarts: int = 0
-    begun: set[str] = field(default_factory=set)
-
-
-async def _watch(client: PrecomputeClient, key: str, tokens: int, watched: Watched) -> None:
-    """Follow a stream to its end, and check that each token comes once, in order."""
-    following, rest = 0, ""
-    async for piece in client.stream(key, _STEP):
-        now = time.monotonic_ns()
-        if piece.restarted:
-            following, rest = 0, ""
-            watched.restarts += 1
-        *whole, rest = (rest + piece.text).split(" ")
-        for token in whole:
-            number, at = map(int, token.split(":"))
-            watched.wrong += number != following
-            following = number + 1
-            watched.tokens += 1
-            watched.late.append((now - at) / 1e6)
-        watched.begun.add(key)
-    watched.wrong += tokens - following
 
 
 async def _calls(client: PrecomputeClient, key: str, number: int) -> list[float]:
@@ -96,7 +64,7 @@ async def _calm(bench: Bench) -> Sequence[Line]:
         key, watched = f"calm-{repetition}", Watched()
         await client.start(key, "stream", {"tokens": tokens, "pause": _CALM_PAUSE})
         _, took = await asyncio.gather(
-            _watch(client, key, tokens, watched), _calls(client, key, tokens // 2)
+            watch(client, key, tokens, watched), _calls(client, key, tokens // 2)
         )
         late.append(percentile(watched.late, 50))
         calls.append(percentile(took, 50))
@@ -115,7 +83,7 @@ async def _cancel(bench: Bench, client: PrecomputeClient, number: int) -> float:
     """Milliseconds from a cancel until the generator in the worker is closed."""
     key, closed = f"cancel-{number}", bench.work / f"closed-{number}"
     await client.start(key, "stream", {"tokens": 100, "pause": 1.0, "closed": str(closed)})
-    async with aclosing(client.stream(key, _STEP)) as pieces:
+    async with aclosing(client.stream(key, STREAM_STEP)) as pieces:
         await anext(pieces)
         began = time.monotonic()
         await client.cancel(key)
@@ -139,7 +107,7 @@ async def _crowd(bench: Bench) -> Sequence[Line]:
         published = await _calls_of(redis, "spublish")
         for key in keys:
             await client.start(key, "stream", {"tokens": tokens, "pause": _CROWD_PAUSE})
-        await asyncio.gather(*(_watch(client, key, tokens, watched) for key in keys))
+        await asyncio.gather(*(watch(client, key, tokens, watched) for key in keys))
         used = await spent(redis) - before
         p50.append(percentile(watched.late, 50))
         p99.append(percentile(watched.late, 99))
@@ -168,18 +136,9 @@ async def _killed(bench: Bench) -> Sequence[Line]:
     target = "ipv4:" + ",".join(address for _, address in apis)
     client = await bench.stack.enter_async_context(PrecomputeClient(target, timeout=30))
     streams, tokens = round(bench.pick(quick=200, full=1000)), 60
-    keys, watched = [f"killed-{number}" for number in range(streams)], Watched()
-    for key in keys:
-        await client.start(key, "stream", {"tokens": tokens, "pause": _SLOW_PAUSE})
-    async with asyncio.TaskGroup() as group:
-        for key in keys:
-            group.create_task(_watch(client, key, tokens, watched))
-        while len(watched.begun) < streams:  # noqa: ASYNC110  # they are in other processes
-            await asyncio.sleep(0.1)
-        bench.tick(0.3)
-        for process in (apis[0][0], workers[0]):
-            os.kill(process.pid, signal.SIGKILL)
-    bench.tick(0.7)
+    kills = [partial(os.kill, process.pid, signal.SIGKILL) for process in (apis[0][0], workers[0])]
+    keys = [f"killed-{number}" for number in range(streams)]
+    watched = await watch_through_kills(client, keys, tokens, _SLOW_PAUSE, kills)
     title = f"{streams} streams, kill -9 of an API and a worker"
     return [
         Line(f"Tokens lost or doubled, {title}", "", Series("", [watched.wrong]), None, at_most(0)),

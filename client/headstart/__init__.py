@@ -38,11 +38,13 @@ from headstart._messages.descriptions import (
     Stats,
     StepDescription,
 )
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
+from headstart._messages.items import ItemProgress, ItemResult
 from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
-    FailureReason,
     Page,
     PendingReason,
     PrecomputeStatus,
@@ -53,7 +55,6 @@ from headstart._messages.results import (
     Started,
     StartOutcome,
     Status,
-    StepEstimate,
     StepOrigin,
     StepProgress,
     StepReport,
@@ -83,6 +84,8 @@ __all__ = [
     "HeadstartError",
     "Incomplete",
     "InvalidRequest",
+    "ItemProgress",
+    "ItemResult",
     "Json",
     "Ledger",
     "LedgerHidden",

@@ -27,11 +27,11 @@ from headstart._fake.reported_steps import ReportedStep
 from headstart._fake.script import Estimated, Failed, Scripted, script_of
 from headstart._fake.server import FakeServer, RecordedRequest
 from headstart._messages.artifacts import Json
+from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.pipeline_run import PipelineRun
 from headstart._messages.results import (
     BridgingResults,
     Embedding,
-    FailureReason,
     PrecomputeStatus,
     RecipientType,
     Results,
@@ -168,6 +168,7 @@ def fake_server(
     estimates: Mapping[str, Estimated] | None = None,
     origins: Mapping[str, StepOrigin | str] | None = None,
     needs: Mapping[str, Iterable[str]] | None = None,
+    items: Mapping[str, Iterable[float]] | None = None,
     streams: Mapping[str, Iterable[Json]] | None = None,
 ) -> FakeServer:
     """Serve the contract over real gRPC on loopback, for the tests of code that calls it.
@@ -203,7 +204,11 @@ def fake_server(
         origins: By step, where its result comes from, such as "kept" or "memoised". Default: the
             run computes it. A step that a caller has reported is "reported" by itself.
         needs: By step of a custom pipeline, those that it needs: without their results it is
-            PENDING, and reports of it are not accepted. Times are as scripted all the same.
+            PENDING, and reports of it are not accepted. Times are as scripted all the same. Behind
+            one that it can do without stands a `?`, as in `carriers?`.
+        items: By step that runs for each item of a list, the seconds until each item ends, from
+            when the run is taken. Its value is a list of `{"value": …}` and of
+            `{"error": …, "reason": …}`. The step ends with its last item.
         streams: By step, the pieces that it gives before its end, at equal distances: text, or
             items. Default result of such a step: all of it.
 
@@ -221,6 +226,7 @@ def fake_server(
         estimates=estimates,
         origins=origins,
         needs=needs,
+        items=items,
         streams=streams,
     )
     return FakeServer(completed_results, script)

@@ -16,6 +16,7 @@ from .pipeline.step import Step, step
 from .values import wire_format
 from .values.artifacts import ArtifactCodec
 from .values.codec import ResultCodec
+from .values.items import Item
 from .values.references import Reference
 from .worker.batching import Batcher
 from .worker.progress import report_progress
@@ -26,6 +27,7 @@ __all__ = [
     "Batcher",
     "Embedder",
     "FailureReason",
+    "Item",
     "LanguageModel",
     "Pipeline",
     "Prompt",

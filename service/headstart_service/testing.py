@@ -35,6 +35,7 @@ from .domain import (
     ALL_STEPS,
     Claim,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     PartialWrite,
@@ -54,6 +55,7 @@ from .pipeline.providers import BUILT_IN
 from .pipeline.runs_on import REMOTE_EXECUTORS
 from .pipeline.step import Step
 from .values.fragments import merged, report_fragment
+from .values.items import of_item
 from .worker.cost_meter import CostMeter
 from .worker.executors.child_providers import ChildProviders
 from .worker.executors.executors import Executors
@@ -141,6 +143,13 @@ class MemorySink:
         self.running.update((record.name, record) for record in running)
         self.running = {n: r for n, r in self.running.items() if n not in self.ended}
         self._changed()
+
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Show how far the step is; its result will have all items."""
+        del lease
+        self.running[chunk.step] = StepRecord(chunk.step, StepState.RUNNING, chunk.report)
+        self._changed()
+        return True
 
     async def append(self, lease: Lease, write: PartialWrite) -> int:
         """Keep nothing: the step's result has all of it."""
@@ -239,11 +248,15 @@ def plan_of(pipeline: Pipeline, inputs: Mapping[str, Any] | BaseModel) -> RunPla
 
 def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException]) -> Step:
     """The step, keeping what it raises, or what its codec does."""
+    if step.streams:
+        return dataclasses.replace(step, function=_watched_stream(step, exceptions))
+    name = of_item(step.name) if step.each else step.name
 
     def given_on(value: Any) -> Any:
-        exceptions.pop(step.name, None)
+        if not step.each:  # another item may have failed
+            exceptions.pop(step.name, None)
         try:
-            pipeline.codec.decode(step.name, pipeline.codec.encode(step.name, value))
+            pipeline.codec.decode(name, pipeline.codec.encode(name, value))
         except Exception as error:  # noqa: BLE001  # any codec's; the runner meets it again
             exceptions[step.name] = error
         return value
@@ -266,8 +279,10 @@ def _watched(step: Step, pipeline: Pipeline, exceptions: dict[str, BaseException
             raise
         return given_on(value)
 
-    if step.streams:
-        return dataclasses.replace(step, function=_watched_stream(step, exceptions))
+    return _with_function(step, on_loop, in_thread)
+
+
+def _with_function(step: Step, on_loop: Callable[..., Any], in_thread: Callable[..., Any]) -> Step:
     if inspect.iscoroutinefunction(step.function):
         return dataclasses.replace(step, function=on_loop)
     if getattr(step, "runs_on", "thread") == "thread":

@@ -28,7 +28,7 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-OWN = ",".join(f"tests.browser.pipelines:{name}" for name in ("ECHO", "REFUSED", "BUGGY"))
+OWN = ",".join(f"tests.browser.pipelines:{name}" for name in ("ECHO", "REFUSED", "BUGGY", "ESSAY"))
 
 
 @dataclass

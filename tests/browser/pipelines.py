@@ -1,6 +1,10 @@
-"""Pipelines that fail, for the page to show; loaded by real processes through HEADSTART_PIPELINES."""
+"""Pipelines that fail or stream, for the page to show; loaded by real processes through HEADSTART_PIPELINES."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -31,6 +35,27 @@ async def buggy(text: str) -> str:
     raise RuntimeError("nobody may read this")
 
 
+class Desk(BaseModel):
+    directory: str
+
+
+@step(timeout=120, max_attempts=2, backoff=0.01)
+async def essay(directory: str) -> AsyncIterator[str]:
+    """Give what is written into the file `said`, until there is a file `fail` or `end`."""
+    folder, given = Path(directory), 0
+    while True:
+        said = (folder / "said").read_text()
+        if len(said) > given:
+            yield said[given:]
+            given = len(said)
+        elif (folder / "fail").exists():  # the test waits for none of it
+            (folder / "fail").rename(folder / "failed")
+            raise StepFailed("the pen broke", retry=True)
+        elif (folder / "end").exists():
+            return
+        await asyncio.sleep(0.005)
+
+
 def _pipeline(name: str, *steps: object) -> Pipeline:
     return Pipeline(
         name=name,
@@ -45,3 +70,4 @@ def _pipeline(name: str, *steps: object) -> Pipeline:
 ECHO = _pipeline("echo", echo)
 REFUSED = _pipeline("refused", echo, refused)
 BUGGY = _pipeline("buggy", buggy)
+ESSAY = Pipeline("essay", "1", "Text as it is written", Desk, (essay,))

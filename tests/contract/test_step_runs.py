@@ -10,6 +10,8 @@ import pytest
 from headstart_service.domain import (
     Awaits,
     Claim,
+    ItemsChunk,
+    KeptItems,
     Lack,
     Lease,
     Offer,
@@ -17,6 +19,7 @@ from headstart_service.domain import (
     PoolStats,
     RunKey,
     Status,
+    StepRecord,
     StepState,
     UnservedStep,
 )
@@ -35,6 +38,7 @@ HOME = Offer("probe", "v1", {"third": "-*second"})
 GPU = Offer("probe", "v1/gpu", {"second": "m1"})
 OTHER_MODEL = Offer("probe", "v1/gpu", {"second": "m2"})
 LOST = b"<lost>"
+FIRST = done("first")
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ async def step_runs(store_backend: Backend) -> AsyncIterator[RedisStepRuns]:
     await found.aclose()
 
 
-async def begin(backend: Backend, key: RunKey) -> Claim:
+async def begin(backend: Backend, key: RunKey, first: StepRecord = FIRST) -> Claim:
     """A claimed run whose first step has ended."""
     await backend.store.start(key, PLAN, TTL, restart=False)
     await backend.queue.prepare_queue()
@@ -53,12 +57,12 @@ async def begin(backend: Backend, key: RunKey) -> Claim:
     [job] = await backend.jobs("w1")
     claim = await backend.queue.claim(job, "w1", [HOME])
     assert claim is not None
-    await backend.queue.commit(claim.lease, [done("first")], [running("third")])
+    await backend.queue.commit(claim.lease, [first], [running("third")])
     return claim
 
 
-async def ask(step_runs: RedisStepRuns, lease: Lease) -> bool:
-    return await step_runs.has_ended(lease, "second", "s1", ["first"], LOST)
+async def ask(step_runs: RedisStepRuns, lease: Lease, need: str = "first") -> bool:
+    return await step_runs.has_ended(lease, "second", "s1", [need], LOST)
 
 
 async def taken(backend: Backend, key: RunKey, offer: Offer = GPU, worker: str = "g1") -> Claim:
@@ -135,6 +139,59 @@ async def test_a_step_run_goes_on_while_its_run_changes_hands(
     second = await store_backend.queue.claim(job, "w2", [HOME])
     assert second is not None
     assert second.ended.keys() == {"first", "second"}
+
+
+async def test_a_step_run_can_do_without_a_need_which_its_next_revision_makes_good(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key, replace(done("first"), state=StepState.FAILED))
+    await ask(step_runs, claim.lease, "first")
+    partition = store_backend.all_keys.index(store_backend.keys_of(key))
+    await store_backend.queue.offer(partition, "g1", [GPU])
+    [job] = await store_backend.queue.unserved_jobs(partition, "g1", [GPU], 9)
+    assert await store_backend.queue.claim(job, "g1", [GPU]) is None, "it needs a value of first"
+
+    await ask(step_runs, claim.lease, "?first")
+    own = await taken(store_backend, key)
+    assert own.ended == {}
+    await store_backend.queue.finish(own.lease, [done("second")], Status.COMPLETED, "")
+    assert (await store_backend.store.status(key)).states["second"] is StepState.COMPLETED
+    more = replace(PLAN, digest="d2", steps={**PLAN.steps, "more": "m1"})
+    await store_backend.store.start(key, more, TTL, restart=False)
+    [job] = await store_backend.jobs("w2")
+    again = await store_backend.queue.claim(job, "w2", [HOME])
+    assert again is not None
+    assert again.ended == {}
+    await store_backend.queue.commit(again.lease, [done("first")], [])
+    assert not await ask(step_runs, again.lease, "?first")
+    own = await taken(store_backend, key)
+    assert own.ended.keys() == {"first"}
+
+
+async def test_items_of_a_step_run_are_those_of_its_run_until_it_ends(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key)
+    await store_backend.queue.keep_items(claim.lease, ItemsChunk("third", "t", 1, b"<3>", b""))
+    await ask(step_runs, claim.lease)
+    own = await taken(store_backend, key)
+    kept = ItemsChunk("second", "b1", 1, b"<items>", b"<1 so far>")
+    async with store_backend.announcements() as heard:
+        assert await store_backend.queue.keep_items(own.lease, kept)
+        assert (await anext(heard)).key == key
+    found = await store_backend.store.read(key)
+    assert found.running["second"] == b"<1 so far>"
+    assert b"<items>" in found.body
+
+    await store_backend.queue.release(own.lease)
+    own = await taken(store_backend, key, worker="g2")
+    assert own.items == {"second": KeptItems("b1", 1, b"<items>")}
+    await store_backend.queue.finish(own.lease, [done("second")], Status.COMPLETED, "")
+    assert b"<items>" not in (await store_backend.store.read(key)).body
+    with pytest.raises(LeaseLost):
+        await store_backend.queue.keep_items(own.lease, kept)
 
 
 Withdraw = Callable[[Backend, RunKey], Awaitable[object]]

@@ -40,6 +40,19 @@ async def test_a_step_settles_from_when_its_digest_first_appeared(store_backend:
     assert (await store_backend.claim()).since == after.since
 
 
+async def test_a_step_that_did_without_a_need_need_not_settle_again(store_backend: Backend) -> None:
+    elsewhere = {"pools": {"second": "gpu"}}
+    await store_backend.start(KEY, replace(settling("first", "second"), **elsewhere))
+    claim = await store_backend.claim()
+    degraded = [replace(done(name), degraded=True) for name in STEPS]
+    await store_backend.queue.commit(claim.lease, degraded, [])
+    await store_backend.queue.commit(claim.lease, degraded, [])
+    more = settling("first", "second", digest="d2", third="t1")
+    await store_backend.start(KEY, replace(more, **elsewhere))
+    again = await store_backend.claim()
+    assert (again.since, again.ended) == (claim.since, {})
+
+
 async def test_what_an_ended_run_had_is_as_old_as_that_run(store_backend: Backend) -> None:
     await store_backend.start(KEY, settling("second"))
     claim = await store_backend.claim()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from headstart_checkout import Quote
 from headstart_comparisons import Comparison
 from headstart_comparisons import Summary as Winners
 from headstart_streaming import Summary
@@ -38,8 +39,9 @@ def install(package: str, site: Path) -> str:
     (folder / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
     )
-    lines = [f"[{group}]" for group in project["entry-points"]]
-    lines += [f"{n} = {v}" for g in project["entry-points"].values() for n, v in g.items()]
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (folder / "entry_points.txt").write_text("\n".join(lines))
     return str(ROOT / "examples" / package / "src")
 
@@ -56,6 +58,7 @@ async def examples_served(directory: Path, api: MessagesApi) -> AsyncIterator[Pr
             HEADSTART_DATA_DIR=str(directory / "data"),
             ANTHROPIC_API_KEY="test-key",
             ANTHROPIC_BASE_URL=api.url,
+            HEADSTART_PROVIDER_GATEWAY_URL=f"{api.url}/carriers",
         ) as (_, address),
         PrecomputeClient(address) as client,
     ):
@@ -74,6 +77,7 @@ async def test_they_run_where_they_are_installed(tmp_path: Path):
             await summarises(client, api)
             await reports(client)
             await supports(client, api)
+            await checks_out(client, api)
 
 
 async def recommends(client: PrecomputeClient) -> None:
@@ -134,12 +138,32 @@ async def reports(client: PrecomputeClient) -> None:
 
 
 async def supports(client: PrecomputeClient, api: MessagesApi) -> None:
+    before = len(api.requests)
     api.script(Reply.stream(["Use little yeast ", "[pizza]."]))
     articles = [{"id": name, "text": text} for name, text in ITEMS.items()]
-    asked = [{"by": "customer", "text": "How much yeast does pizza dough need?"}]
-    await client.start("chat", "support", {"conversation": asked, "articles": articles})
+    for typed in ("How much yeast", "How much yeast does pizza dough need?"):
+        asked = [{"by": "customer", "text": typed}]
+        await client.start("chat", "support", {"conversation": asked, "articles": articles})
+    *words, last = [piece async for piece in client.stream("chat", "answer")]
+    assert "".join(piece.text for piece in words) == "Use little yeast [pizza]."
+    assert last.result["sources"] == ["pizza"]
     results = await client.get_results("chat", wait=30)
     assert results.artifact("answer", Answer).sources == ["pizza"]
+    assert len(api.requests) == before + 1, "the first of the two texts had not settled"
+
+
+async def checks_out(client: PrecomputeClient, api: MessagesApi) -> None:
+    """Use the provider of the package, whose setting is the carriers' address."""
+    before = len(api.requests)
+    api.script(Reply.status(404), Reply.status(503))
+    parcel = {"grams": 900, "longest_cm": 30}
+    order = {"parcel": parcel, "country": "DE", "postcode": "10115", "carriers": ["ant", "bee"]}
+    await client.start("cart", "checkout", order)
+    results = await client.get_results("cart", wait=30)
+    assert sorted(each.path for each in api.requests[before:]) == ["/carriers/ant", "/carriers/bee"]
+    quotes = results.artifact("quotes", list[Quote])
+    assert {quote.problem for quote in quotes} == {"answered 404", "answered 503"}
+    assert results.error == "choices: no carrier made an offer"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -13,6 +13,7 @@ from headstart.v1 import precompute_pb2 as pb
 from headstart_service.domain import (
     Claim,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     PartialWrite,
@@ -77,6 +78,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.chunks: list[ItemsChunk] = []
         self.begun = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -90,6 +92,12 @@ class Ledger:
         self, lease: Lease, ended: Sequence[StepRecord], running: Sequence[StepRecord]
     ) -> None:
         await self._keep(Write(tuple(ended), tuple(running)))
+
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        await self._keep(Write((), ()))
+        self.writes.pop()
+        self.chunks.append(chunk)
+        return True
 
     async def append(self, lease: Lease, write: PartialWrite) -> int:
         if self.append_failure:

@@ -15,13 +15,13 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headstart._fake.reported_steps import fill
-from headstart._fake.script import UNENDED, ScriptedStep
+from headstart._fake.script import SOFT, UNENDED, ScriptedStep
 from headstart._fake.streams import partial_of
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
 from headstart._messages.results import (
     BridgingResults,
-    FailureReason,
     PrecomputeStatus,
-    StepEstimate,
     StepOrigin,
     StepState,
 )
@@ -125,12 +125,11 @@ class FakeRun:
 
     def next_change(self, now: float) -> float:
         """Return when it next changes, in seconds; infinity for never."""
-        pieces = [
-            self.taken_at() + at
-            for step in self.steps.values()
-            for at in ([] if step.stream is None else step.stream.times(step.after))
-        ]
-        times = [self.taken_at(), *map(self._step_ends_at, self.steps), *pieces]
+        taken, steps = self.taken_at(), self.steps.values()
+        times = [taken, *map(self._step_ends_at, self.steps)]
+        times += [taken + step.items.next_end(now - taken) for step in steps if step.items]
+        for step in steps:
+            times += [taken + at for at in (step.stream.times(step.after) if step.stream else ())]
         return min((at for at in times if now < at < self.cancelled_at), default=math.inf)
 
     def status(self, now: float) -> PrecomputeStatus:
@@ -160,8 +159,13 @@ class FakeRun:
         return states
 
     def _has_needs(self, name: str, states: Mapping[str, StepState]) -> bool:
-        needs = [need for need in self.needs.get(name, ()) if need in states]
-        return all(states[need] is StepState.COMPLETED for need in needs)
+        needs = [need for need in self.needs.get(name, ()) if need.rstrip(SOFT) in states]
+        return all(
+            states[need.rstrip(SOFT)] not in UNENDED
+            if need.endswith(SOFT)
+            else states[need] is StepState.COMPLETED
+            for need in needs
+        )
 
     def report(self, request: pb.ReportStepRequest, now: float) -> bool:
         """Keep a step's result, unless it is no longer wanted, or made of what is not kept."""
@@ -221,6 +225,7 @@ class FakeRun:
                 self._fill_reported(message, name)
             else:
                 self._fill_step(message, name, state, now)
+                self._fill_needs(message.steps[name], name, states)
         scripted = {
             name
             for name, state in states.items()
@@ -229,6 +234,14 @@ class FakeRun:
         if self.bridging is not None and scripted:
             message.bridging.MergeFrom(_bridging(self.bridging, scripted))
         return message
+
+    def _fill_needs(
+        self, report: pb.StepReport, name: str, states: Mapping[str, StepState]
+    ) -> None:
+        if states[name] in {StepState.COMPLETED, StepState.FAILED}:
+            soft = (n.rstrip(SOFT) for n in self.needs.get(name, ()) if n.endswith(SOFT))
+            missing = (n for n in soft if states.get(n) is not StepState.COMPLETED)
+            report.missing_needs.extend(missing)
 
     def partials(
         self, now: float, cursors: Mapping[str, pb.PartialCursor], steps: Sequence[str]
@@ -273,6 +286,9 @@ class FakeRun:
             self._fill_estimate(report.estimate, step.estimate, now)
         if state not in {StepState.PENDING, StepState.SKIPPED} and not by_caller:
             report.started_us = round(self._time(self.taken_at()).timestamp() * 1e6)
+        if step.items is not None and state in {StepState.RUNNING, StepState.COMPLETED}:
+            whole = state is StepState.COMPLETED
+            step.items.fill(message, name, now - self.taken_at(), whole=whole)
         if state is StepState.COMPLETED and step.artifact is not None:
             message.custom.artifacts[name].CopyFrom(step.artifact)
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeAlias
 
+from headstart._fake.items import ScriptedItems, scripted_items
 from headstart._fake.streams import ScriptedStream, stream_of
 from headstart._messages.artifacts import Artifact, Json, artifact_to
-from headstart._messages.results import FailureReason, Results, StepEstimate, StepOrigin, StepState
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
+from headstart._messages.results import Results, StepOrigin, StepState
 from headstart.v1 import precompute_pb2 as pb
 
 Scripted: TypeAlias = (
@@ -22,6 +25,8 @@ Estimated: TypeAlias = float | tuple[float, float] | StepEstimate
 Failed: TypeAlias = str | tuple[str, FailureReason | str]
 """Why a step or a run fails: a text, which stands for STEP_FAILED, or a pair with the reason."""
 
+SOFT: Final = "?"
+"""Ends a need that a step can do without."""
 UNENDED: Final = frozenset({StepState.PENDING, StepState.RUNNING})
 
 _DEFAULT: Final = {
@@ -45,6 +50,7 @@ class ScriptedStep:
     estimate: StepEstimate | None = None
     """From when the run is taken."""
     origin: StepOrigin = StepOrigin.COMPUTED
+    items: ScriptedItems | None = None
     stream: ScriptedStream | None = None
 
 
@@ -62,6 +68,7 @@ class Script:
     estimates: Mapping[str, StepEstimate]
     origins: Mapping[str, StepOrigin]
     needs: Mapping[str, tuple[str, ...]]
+    items: Mapping[str, tuple[float, ...]]
     streams: Mapping[str, ScriptedStream]
 
     def steps(
@@ -94,16 +101,16 @@ class Script:
                 steps[name] = ScriptedStep(
                     state=StepState.COMPLETED, after=after, artifact=artifact_to(value)
                 )
+                if name in self.items:
+                    items = scripted_items(name, value, self.items[name])
+                    last = max(self.items[name], default=0.0)
+                    steps[name] = replace(steps[name], items=items, after=max(after, last))
         for name, (error, reason) in self.failed.items():
             after = self.delays.get(name, 0.0)
             steps[name] = ScriptedStep(
                 state=StepState.FAILED, after=after, error=error, failure_reason=reason
             )
-        needed = [need for needs in self.needs.values() for need in needs]
-        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *self.streams, *needed}
-        if unknown := sorted(named - steps.keys()):
-            known = ", ".join(sorted(steps))
-            raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
+        self._check_names(steps)
         for name, estimate in self.estimates.items():
             steps[name] = replace(steps[name], estimate=estimate)
         for name, origin in self.origins.items():
@@ -111,6 +118,13 @@ class Script:
         for name, stream in self.streams.items():
             steps[name] = replace(steps[name], stream=stream)
         return steps
+
+    def _check_names(self, steps: Mapping[str, ScriptedStep]) -> None:
+        needed = [need.rstrip(SOFT) for needs in self.needs.values() for need in needs]
+        named = {*self.delays, *self.estimates, *self.origins, *self.needs, *self.items, *needed}
+        if unknown := sorted((named | self.streams.keys()) - steps.keys()):
+            known = ", ".join(sorted(steps))
+            raise ValueError(f"no such step: {', '.join(unknown)}; there are {known}")
 
 
 def script_of(
@@ -123,7 +137,8 @@ def script_of(
     estimates: Mapping[str, Estimated] | None,
     origins: Mapping[str, StepOrigin | str] | None,
     needs: Mapping[str, Iterable[str]] | None,
-    streams: Mapping[str, Iterable[Json]] | None,
+    items: Mapping[str, Iterable[float]] | None = None,
+    streams: Mapping[str, Iterable[Json]] | None = None,
 ) -> Script:
     """Return a script. Raises ValueError or TypeError for one that cannot be followed."""
     if results is None and streams:
@@ -137,6 +152,7 @@ def script_of(
         estimates={name: _estimate(name, given) for name, given in (estimates or {}).items()},
         origins={name: StepOrigin(given) for name, given in (origins or {}).items()},
         needs={name: _needs(name, given) for name, given in (needs or {}).items()},
+        items={name: tuple(given) for name, given in (items or {}).items()},
         streams={name: stream_of(name, given) for name, given in (streams or {}).items()},
     )
     if results is not None and not callable(results):

@@ -95,6 +95,7 @@ class FakeServer:
         estimates: Mapping[str, Estimated] | None = None,
         origins: Mapping[str, StepOrigin | str] | None = None,
         needs: Mapping[str, Iterable[str]] | None = None,
+        items: Mapping[str, Iterable[float]] | None = None,
         streams: Mapping[str, Iterable[Json]] | None = None,
     ) -> None:
         """Script what later starts give, of one key, of one pipeline, or all; the nearest counts.
@@ -110,6 +111,7 @@ class FakeServer:
             estimates=estimates,
             origins=origins,
             needs=needs,
+            items=items,
             streams=streams,
         )
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
 from headstart._errors import ServiceError
 from headstart._messages.artifacts import Artifact, artifact_from, object_from
@@ -23,11 +22,13 @@ from headstart._messages.descriptions import (
     Stats,
     StepDescription,
 )
+from headstart._messages.durations import elapsed_of, estimate_of
+from headstart._messages.failure_reasons import FAILURE_REASONS, FailureReason
+from headstart._messages.items import partial_items_from, progress_from
 from headstart._messages.results import (
     BridgingResults,
     Cancelled,
     Embedding,
-    FailureReason,
     Page,
     PendingReason,
     PrecomputeStatus,
@@ -36,7 +37,6 @@ from headstart._messages.results import (
     Started,
     StartOutcome,
     Status,
-    StepEstimate,
     StepOrigin,
     StepProgress,
     StepReport,
@@ -81,9 +81,6 @@ _STEP_ORIGINS: Final[Mapping[int, StepOrigin | None]] = {
     pb.STEP_ORIGIN_REPORTED: StepOrigin.REPORTED,
 }
 
-FAILURE_REASONS: Final[Mapping[int, FailureReason]] = {
-    pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}"): reason for reason in FailureReason
-}
 PENDING_REASONS: Final[Mapping[int, PendingReason]] = {
     pb.PendingReason.Value(f"PENDING_REASON_{reason.name}"): reason for reason in PendingReason
 }
@@ -120,12 +117,14 @@ def results_from(message: pb.GetResultsResponse) -> Results:
         name: StepReport(
             state=_known(_STEP_STATES, report.state, "step state"),
             error=report.error or None,
-            elapsed=_elapsed(report, "elapsed", report.elapsed),
+            elapsed=elapsed_of(report, "elapsed", report.elapsed),
             attempts=report.attempts,
-            estimate=_estimate(report),
+            estimate=estimate_of(report),
             progress=_progress(report),
             origin=_known(_STEP_ORIGINS, report.origin, "step origin"),
             failure_reason=FAILURE_REASONS.get(report.failure_reason),
+            items=progress_from(report),
+            missing_needs=tuple(report.missing_needs),
         )
         for name, report in sorted(message.steps.items())
     }
@@ -145,6 +144,7 @@ def results_from(message: pb.GetResultsResponse) -> Results:
             name: _artifact_from(name, artifact)
             for name, artifact in sorted(message.custom.artifacts.items())
         },
+        partial_items=partial_items_from(message),
     )
 
 
@@ -216,7 +216,7 @@ def _plain(step: pb.StepDescription, name: str) -> Any:
         return object_from(value) if step.HasField("output_schema") else None
     match value:
         case Duration():
-            return _elapsed(step, name, value)
+            return elapsed_of(step, name, value)
         case str() | bool() | int():
             return value
         case _:
@@ -358,18 +358,6 @@ def _progress(report: pb.StepReport) -> StepProgress | None:
     given = report.progress
     fraction = given.fraction if given.HasField("fraction") else None
     return StepProgress(fraction=fraction, message=given.message)
-
-
-def _estimate(report: pb.StepReport) -> StepEstimate | None:
-    p50 = _elapsed(report.estimate, "p50", report.estimate.p50)
-    p90 = _elapsed(report.estimate, "p90", report.estimate.p90)
-    return None if p50 is None or p90 is None else StepEstimate(p50=p50, p90=p90)
-
-
-def _elapsed(message: Message, field: str, duration: Duration) -> timedelta | None:
-    if not message.HasField(field):
-        return None
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos / 1000)
 
 
 def _known(table: Mapping[int, T], number: int, what: str) -> T:

@@ -74,6 +74,14 @@ class StepDescription:
     """Whether its result is reused in runs of other keys of the namespace."""
     output_schema: Mapping[str, Json] | None = None
     """JSON Schema of its value; None where that is no JSON, or its type is not declared."""
+    optional_needs: tuple[str, ...] = ()
+    """Those of `needs` that it can do without."""
+    each: str = ""
+    """The input or step whose list it works on, once for each item; empty for other steps."""
+    parallel: int = 0
+    """How many items it computes at a time, at most; 0 without `each`."""
+    max_items: int = 0
+    """How many items the list may have; 0 without `each`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,13 +32,20 @@ class Changes:
         self._steps = steps
         self._run: tuple[int, int, int] | None = None
         self._reports: dict[str, bytes] = {}
+        self._items: dict[tuple[str, int], int] = {}
+        """The hash of each item, by step and place."""
 
     def since(self, data: bytes) -> bytes:
         """Return what has changed in a serialized GetResultsResponse; all of it in a new run."""
         message = pb.GetResultsResponse.FromString(data)
         run = (message.revision, message.created_at.seconds, message.created_at.nanos)
         before = self._reports if run == self._run else {}
+        sent = self._items if run == self._run else {}
         self._run = run
+        self._items = {
+            (item.step, item.index): hash(item.SerializeToString(deterministic=True))
+            for item in message.items
+        }
         self._reports = {
             name: report.SerializeToString(deterministic=True)
             for name, report in message.steps.items()
@@ -46,12 +53,24 @@ class Changes:
         changed = {name for name, report in self._reports.items() if before.get(name) != report}
         for name in self._reports.keys() - changed:
             del message.steps[name]
+        items = [
+            item
+            for item in message.items
+            if sent.get(place := (item.step, item.index)) != self._items[place]
+            and (not self._steps or item.step in self._steps)
+        ]
         _keep(message, changed.intersection(self._steps) if self._steps else changed)
+        message.ClearField("items")
+        message.items.extend(items)
         return message.SerializeToString()
 
 
 def _keep(message: pb.GetResultsResponse, steps: Collection[str]) -> None:
-    """Remove the results of all other steps."""
+    """Remove the results of all other steps, and their items."""
+    kept = [item for item in message.items if item.step in steps]
+    if len(kept) < len(message.items):
+        message.ClearField("items")
+        message.items.extend(kept)
     match message.WhichOneof("results"):
         case "custom":
             for name in set(message.custom.artifacts) - set(steps):

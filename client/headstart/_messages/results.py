@@ -15,6 +15,9 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 from headstart._errors.suggestions import with_suggestion
 from headstart._messages.artifacts import Artifact, Json, as_type_of
+from headstart._messages.durations import StepEstimate
+from headstart._messages.failure_reasons import FailureReason
+from headstart._messages.items import ItemProgress, ItemResult, items_of, value_as
 
 Embedding: TypeAlias = tuple[float, ...]
 T = TypeVar("T")
@@ -58,43 +61,6 @@ class StepState(StrEnum):
     def ended(self) -> bool:
         """Whether the step will not change any more in this revision."""
         return self in (StepState.COMPLETED, StepState.FAILED, StepState.SKIPPED)
-
-
-class FailureReason(StrEnum):
-    """Why a step or a run has no result; `error` beside it is the same for people."""
-
-    STEP_FAILED = "step_failed"
-    """The step gave up for a reason of its own."""
-    TIMED_OUT = "timed_out"
-    """An attempt took longer than the step's timeout."""
-    QUEUE_TIMED_OUT = "queue_timed_out"
-    """No thread or process of the worker, or permit of a provider, became free in time."""
-    BLOCKED = "blocked"
-    """The step blocked the worker's event loop."""
-    WORKER_LOST = "worker_lost"
-    """Of a step: its process or node of Ray was lost. Of a run: three of its workers were."""
-    SHED = "shed"
-    """The run could not be ready by its `expected_need_in`, and made room in a full queue."""
-    TOO_LARGE = "too_large"
-    """The result is larger than a step's, or a run's, may be."""
-    WRONG_TYPE = "wrong_type"
-    """The result is not of the step's type, or cannot be encoded."""
-    NOT_OFFERED = "not_offered"
-    """No worker offers what the run needs. Reserved: a run waits, with a `PendingReason`."""
-    CANCELLED = "cancelled"
-    """A caller has cancelled the run."""
-    DEPENDENCY_AWAY = "dependency_away"
-    """A service that the step calls, such as a model's API, was away or refused for now."""
-    INTERNAL = "internal"
-    """A fault of the pipeline or of the service; its log has the id in `error`."""
-    NEED_FAILED = "need_failed"
-    """The step was skipped: a step that it needs has no result."""
-    RUN_FAILED = "run_failed"
-    """The step was skipped: a required step of its run failed first."""
-    RECORD_DAMAGED = "record_damaged"
-    """Another program has changed what the store keeps of the run."""
-    OVER_BUDGET = "over_budget"
-    """The run's namespace has used up what its steps may spend until midnight UTC."""
 
 
 class PendingReason(StrEnum):
@@ -146,16 +112,6 @@ class RecipientType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepEstimate:
-    """When a step that has not ended is expected to end, counted from the answer."""
-
-    p50: timedelta
-    """In one case of two."""
-    p90: timedelta
-    """In nine cases of ten."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StepProgress:
     """How far a running step has come, as it reports itself."""
 
@@ -184,6 +140,10 @@ class StepReport:
     """How far it has come, if it runs and its author reports that."""
     failure_reason: FailureReason | None = None
     """Why it failed or was skipped, as data; also None if this client is too old to know it."""
+    items: ItemProgress | None = None
+    """How far it is with its list; None of a step without one, and before that is known."""
+    missing_needs: tuple[str, ...] = ()
+    """The steps that it can do without and had to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +205,8 @@ class Results:
     """None when this is a run of another pipeline."""
     custom: Mapping[str, Artifact] | None
     """By step, only of completed steps; None when this is a run of the bridging pipeline."""
+    partial_items: Mapping[str, tuple[ItemResult, ...]] = field(default_factory=dict)
+    """By step, the items that have ended of steps with a list that have not completed."""
     partials: Mapping[str, str | Sequence[Json]] = field(default_factory=dict)
     """By step, the text or the items that steps which stream have given so far, if the call asked
     for `partial_results`."""
@@ -277,6 +239,20 @@ class Results:
                 state += ", and the call's `result_steps` left its value out"
             raise KeyError(f"{step} has no artifact: it {state}")
         return as_type_of(self.custom[step], as_type)
+
+    def items(self, step: str, as_type: Any = None) -> tuple[ItemResult, ...]:
+        """Return the items that have ended of a step that runs for each item of a list.
+
+        All of them once it has completed. Values become an `as_type`, as those of `artifact`.
+        Raises KeyError when the run has no such step, and TypeError when it has no list of items.
+        """
+        if step not in self.steps:
+            raise KeyError(with_suggestion(f"is no step of {self.pipeline}", step, self.steps))
+        if self.custom is not None and step in self.custom:
+            found = items_of(self.custom[step])
+        else:
+            found = self.partial_items.get(step, ())
+        return tuple(value_as(item, as_type) for item in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

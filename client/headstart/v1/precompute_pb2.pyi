@@ -1243,6 +1243,8 @@ class StepReport(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MISSING_NEEDS_FIELD_NUMBER: _builtins.int
     state: Global___StepState.ValueType
     """Where the step is in its life."""
     error: _builtins.str
@@ -1276,6 +1278,16 @@ class StepReport(_message.Message):
     def progress(self) -> Global___StepProgress:
         """How far the step has come, if its author reports that. Only of a step that is running."""
 
+    @_builtins.property
+    def items(self) -> Global___ItemProgress:
+        """How far it is with its list, of a step that runs once for each item of one. Absent until the list is
+        known.
+        """
+
+    @_builtins.property
+    def missing_needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The steps that it can do without and had to: each had ended without a result, or the run does not have it."""
+
     def __init__(
         self,
         *,
@@ -1288,10 +1300,12 @@ class StepReport(_message.Message):
         origin: Global___StepOrigin.ValueType = ...,
         failure_reason: Global___FailureReason.ValueType = ...,
         progress: Global___StepProgress | None = ...,
+        items: Global___ItemProgress | None = ...,
+        missing_needs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "estimate", b"estimate", "items", b"items", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "origin", b"origin", "progress", b"progress", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "elapsed", b"elapsed", "error", b"error", "estimate", b"estimate", "failure_reason", b"failure_reason", "items", b"items", "missing_needs", b"missing_needs", "origin", b"origin", "progress", b"progress", "started_us", b"started_us", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1415,6 +1429,88 @@ class PartialCursor(_message.Message):
 Global___PartialCursor: _TypeAlias = PartialCursor  # noqa: Y015
 
 @_typing.final
+class ItemProgress(_message.Message):
+    """How far a step is that runs once for each item of a list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many items the list has."""
+    completed: _builtins.int
+    """How many have a value."""
+    failed: _builtins.int
+    """How many have failed."""
+    running: _builtins.int
+    """How many are being computed. The others wait for their turn."""
+    @_builtins.property
+    def estimate(self) -> Global___StepEstimate:
+        """In how long one item ends once it has begun, by those that have ended. Absent before the first has."""
+
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        running: _builtins.int = ...,
+        estimate: Global___StepEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "estimate", b"estimate", "failed", b"failed", "running", b"running", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemProgress: _TypeAlias = ItemProgress  # noqa: Y015
+
+@_typing.final
+class ItemResult(_message.Message):
+    """One item that has ended, of a step that has not: its `CustomResults` will have the whole list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The name of the step."""
+    index: _builtins.int
+    """The item's place in the step's list, from 0."""
+    json: _builtins.str
+    """Its value, as JSON; empty if it has failed."""
+    error: _builtins.str
+    """Why it has failed; empty otherwise. For people: do not rely on its text."""
+    failure_reason: Global___FailureReason.ValueType
+    """Why it has failed: set exactly when it has."""
+    attempts: _builtins.int
+    """How often it was tried; 0 if another run's value is reused."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        index: _builtins.int = ...,
+        json: _builtins.str = ...,
+        error: _builtins.str = ...,
+        failure_reason: Global___FailureReason.ValueType = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "failure_reason", b"failure_reason", "index", b"index", "json", b"json", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemResult: _TypeAlias = ItemResult  # noqa: Y015
+
+@_typing.final
 class StepEstimate(_message.Message):
     """In how long a step ends as expected now, by how long the steps of its pipeline took lately, what it
     still needs, and who is before its run in the queue.
@@ -1520,6 +1616,7 @@ class GetResultsResponse(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     UNSERVED_STEPS_FIELD_NUMBER: _builtins.int
     PARTIAL_RESULTS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The run's namespace."""
     key: _builtins.str
@@ -1578,6 +1675,13 @@ class GetResultsResponse(_message.Message):
         WatchResults, which have their own.
         """
 
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemResult]:
+        """What there is of steps that run once for each item of a list and have not completed: the items that
+        have ended, ordered by step and index. A stream that sends only changes has each item once; one that
+        it sends again replaces the item of its place.
+        """
+
     def __init__(
         self,
         *,
@@ -1598,10 +1702,11 @@ class GetResultsResponse(_message.Message):
         failure_reason: Global___FailureReason.ValueType = ...,
         unserved_steps: _abc.Iterable[Global___UnservedStep] | None = ...,
         partial_results: _abc.Iterable[Global___PartialResult] | None = ...,
+        items: _abc.Iterable[Global___ItemResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "expires_at", b"expires_at", "results", b"results", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "key", b"key", "namespace", b"namespace", "partial_results", b"partial_results", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridging", b"bridging", "completed_at", b"completed_at", "created_at", b"created_at", "custom", b"custom", "error", b"error", "expires_at", b"expires_at", "failure_reason", b"failure_reason", "items", b"items", "key", b"key", "namespace", b"namespace", "partial_results", b"partial_results", "pending_reason", b"pending_reason", "pipeline", b"pipeline", "results", b"results", "revision", b"revision", "started_at", b"started_at", "status", b"status", "steps", b"steps", "unserved_steps", b"unserved_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_results: _TypeAlias = _typing.Literal["bridging", "custom"]  # noqa: Y015
     _WhichOneofArgType_results: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
@@ -2403,6 +2508,10 @@ class StepDescription(_message.Message):
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    OPTIONAL_NEEDS_FIELD_NUMBER: _builtins.int
+    EACH_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: what `required_steps` and the maps by step call it."""
     required: _builtins.bool
@@ -2423,9 +2532,17 @@ class StepDescription(_message.Message):
     """Which workers compute it: those that serve this pool. Empty from servers that know no pools of
     steps.
     """
+    each: _builtins.str
+    """The input or step whose list it works on: it runs once for each item. Empty for other steps."""
+    parallel: _builtins.int
+    """How many items it computes at a time, at most; 0 without `each`."""
+    max_items: _builtins.int
+    """How many items the list may have; 0 without `each`."""
     @_builtins.property
     def needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The steps whose results it takes; it starts when they are completed."""
+        """The steps whose results it takes; it starts when they are completed, or have ended where it can do
+        without them.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -2436,6 +2553,10 @@ class StepDescription(_message.Message):
         """JSON Schema of the artifact's `json`. Its numbers are doubles, as in `input_schema`. Not set where
         the value is bytes or a tensor, where the type is not declared or Any, and in "bridging".
         """
+
+    @_builtins.property
+    def optional_needs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of `needs` that it can do without: it starts when they have ended, in whatever way."""
 
     def __init__(
         self,
@@ -2451,10 +2572,14 @@ class StepDescription(_message.Message):
         output_type: _builtins.str = ...,
         output_schema: _struct_pb2.Struct | None = ...,
         pool: _builtins.str = ...,
+        optional_needs: _abc.Iterable[_builtins.str] | None = ...,
+        each: _builtins.str = ...,
+        parallel: _builtins.int = ...,
+        max_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output_schema", b"output_schema", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_attempts", b"max_attempts", "memo", b"memo", "name", b"name", "needs", b"needs", "output_schema", b"output_schema", "output_type", b"output_type", "pool", b"pool", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["each", b"each", "max_attempts", b"max_attempts", "max_items", b"max_items", "memo", b"memo", "name", b"name", "needs", b"needs", "optional_needs", b"optional_needs", "output_schema", b"output_schema", "output_type", b"output_type", "parallel", b"parallel", "pool", b"pool", "required", b"required", "runs_on", b"runs_on", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

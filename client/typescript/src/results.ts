@@ -12,7 +12,7 @@ import {
   type PrecomputeSummary,
   type StartPrecomputeResponse,
 } from "./gen/headstart/v1/precompute_pb.js";
-import { artifactValue, type Json, type Tensor } from "./values.js";
+import { artifactValue, parseJson, type Json, type Tensor } from "./values.js";
 
 // Enums as text: the numbers that generated code has say nothing in a log.
 type NameOf<E> = Lowercase<Extract<keyof E, string>>;
@@ -48,6 +48,25 @@ export interface StepReport {
   /** In how many milliseconds it ends: in one case of two, and in nine of ten. */
   estimateMs: { p50: number; p90: number } | undefined;
   origin: Origin;
+  /** How far it is with its list, of a step that runs once for each item of one. */
+  items: ItemProgress | undefined;
+  /** The steps that it can do without and had to. */
+  missingNeeds: string[];
+}
+
+export interface ItemProgress {
+  total: number;
+  completed: number;
+  failed: number;
+  running: number;
+}
+
+/** One item that has ended, of a step that has not. */
+export interface ItemResult {
+  index: number;
+  value: Value | undefined;
+  error: string | undefined;
+  failureReason: Failure | undefined;
 }
 
 /** A run without its results. */
@@ -81,6 +100,8 @@ export interface Results<S extends object = Record<string, Value>> extends Run {
   steps: Record<string, StepReport>;
   /** By step, only of completed steps. Values of another form than `S` are not detected. */
   values: Partial<S>;
+  /** By step that runs once for each item of a list and has not completed: the items that have ended. */
+  partialItems: Record<string, ItemResult[]>;
   /** Of the pipeline "bridging" alone. */
   bridging: BridgingResults | undefined;
 }
@@ -131,6 +152,26 @@ export function runStatus(message: GetStatusResponse): RunStatus {
   return { ...run(message), steps: Object.fromEntries(steps) };
 }
 
+function progress({ total, completed, failed, running }: ItemProgress): ItemProgress {
+  return { total, completed, failed, running };
+}
+
+function partialItems(message: GetResultsResponse): Record<string, ItemResult[]> {
+  const found = new Map<string, ItemResult[]>();
+  for (const item of message.items) {
+    const failed = failure(item.failureReason);
+    const items = found.get(item.step) ?? [];
+    items.push({
+      index: item.index,
+      value: failed ? undefined : parseJson(item.json),
+      error: failed ? item.error : undefined,
+      failureReason: failed,
+    });
+    found.set(item.step, items);
+  }
+  return Object.fromEntries(found);
+}
+
 export function results<S extends object>(message: GetResultsResponse): Results<S> {
   const artifacts = message.results.case === "custom" ? message.results.value.artifacts : {};
   const values = Object.entries(artifacts).map(([name, artifact]) => [name, artifactValue(artifact)] as const);
@@ -147,12 +188,15 @@ export function results<S extends object>(message: GetResultsResponse): Results<
           ? { p50: milliseconds(step.estimate.p50), p90: milliseconds(step.estimate.p90) }
           : undefined,
       origin: (StepOrigin[step.origin] ?? "unspecified").toLowerCase() as Origin,
+      items: step.items && progress(step.items),
+      missingNeeds: step.missingNeeds,
     },
   ]);
   return {
     ...run(message),
     steps: Object.fromEntries(steps),
     values: Object.fromEntries(values) as Partial<S>,
+    partialItems: partialItems(message),
     bridging: message.results.case === "bridging" ? message.results.value : undefined,
   };
 }

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import headstart_checkout
 import httpx2
+import pydantic
 import pytest
-from headstart_checkout import CARRIERS, PIPELINE, Choice, Quote, choices
+from headstart_checkout import CARRIERS, PIPELINE, Choice, Gateway, Quote, choices
 
 from headstart.testing import PipelineRun, run_pipeline
 from headstart_service.sdk import FailureReason, StepFailed
@@ -21,6 +22,12 @@ INPUTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the provider, as the installed package does."""
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "headstart_checkout:gateway")
+
+
 def offers(cents: int, days: int) -> httpx2.Response:
     return httpx2.Response(200, json=[{"service": "parcel", "cents": cents, "days": days}])
 
@@ -28,10 +35,12 @@ def offers(cents: int, days: int) -> httpx2.Response:
 async def run(answer: Callable[[str], Awaitable[httpx2.Response]], **inputs) -> PipelineRun:
     async def handle(request: httpx2.Request) -> httpx2.Response:
         assert json.loads(request.content)["postcode"] == "10115"
+        assert request.url.host == "carriers.test"
         return await answer(request.url.path.removeprefix("/"))
 
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(handle)) as http:
-        return await run_pipeline(PIPELINE, INPUTS | inputs, providers={"http": http})
+        providers = {"http": http, "gateway": Gateway(url="https://carriers.test")}
+        return await run_pipeline(PIPELINE, INPUTS | inputs, providers=providers)
 
 
 async def test_the_cheapest_and_the_fastest_of_eight_are_found():
@@ -97,6 +106,25 @@ async def test_without_any_offer_the_run_fails_with_its_reason():
     ended = await run(answer, carriers=["ant", "bee"])
     assert (ended.status, ended.error) == ("failed", "choices: no carrier made an offer")
     assert ended.steps["choices"].failure_reason == "dependency_away"
+
+
+async def test_carriers_of_which_none_can_be_reached_are_tried_again():
+    tries: list[str] = []
+
+    async def answer(carrier: str) -> httpx2.Response:
+        tries.append(carrier)
+        if len(tries) <= 2:
+            raise httpx2.ConnectError("refused")
+        return offers(400, 2)
+
+    ended = await run(answer, carriers=["ant", "bee"])
+    assert (ended.steps["quotes"].attempts, ended.values["choices"].without) == (2, [])
+
+
+@pytest.mark.parametrize("url", ["carriers.test", "ftp://carriers.test", "https:///ant"])
+def test_an_address_that_is_none_is_refused(url: str):
+    with pytest.raises(pydantic.ValidationError):
+        Gateway(url=url)
 
 
 async def test_a_choice_can_be_tested_alone():

@@ -98,6 +98,7 @@ async def test_a_few_prices_are_requested_at_once():
     assert 1 < most <= 8
 
 
-async def test_the_results_do_not_wait_for_prices():
+async def test_the_results_do_not_wait_for_prices_which_settle():
     assert "prices" not in PIPELINE.needs(PIPELINE.by_name["hits"])
     assert not PIPELINE.by_name["prices"].required
+    assert PIPELINE.by_name["prices"].settle > PIPELINE.by_name["hits"].settle == 0

@@ -6,7 +6,7 @@ import pytest
 from headstart_support import PIPELINE, Answer, Found, Turn, question
 
 from headstart.testing import PipelineRun, run_pipeline
-from headstart_service.providers.anthropic import HaikuModel
+from headstart_service.providers.anthropic import AnthropicModel
 from headstart_service.sdk import StepFailed
 from tests.support.bag_of_words import BagOfWords
 from tests.support.messages_api import MessagesApi, Reply
@@ -26,7 +26,7 @@ def api():
 
 async def run(api: MessagesApi, **inputs) -> PipelineRun:
     inputs = {"conversation": CONVERSATION, "articles": ARTICLES, "count": 2} | inputs
-    async with HaikuModel(api_key="key", model="claude-haiku-5-5", base_url=api.url) as model:
+    async with AnthropicModel(api_key="key", model="claude-haiku-5-5", base_url=api.url) as model:
         providers = {"language_model": model, "embedder": BagOfWords()}
         return await run_pipeline(PIPELINE, inputs, providers=providers)
 
@@ -40,6 +40,11 @@ async def test_the_answer_names_the_articles_that_it_is_from(api: MessagesApi):
     [request] = api.requests
     assert "[returns] You can return shoes within 30 days." in request.prompt
     assert "customer: Can I return shoes after 20 days?" in request.prompt
+
+
+async def test_a_sentence_that_is_typed_is_answered_when_it_has_settled():
+    searches, answers = (PIPELINE.by_name[name].settle for name in ("passages", "answer"))
+    assert 0 < searches < answers
 
 
 async def test_passages_are_the_paragraphs_that_fit_best(api: MessagesApi):

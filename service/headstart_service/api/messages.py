@@ -148,6 +148,7 @@ def pipeline_description(pipeline: Pipeline) -> pb.PipelineDescription:
             name=name,
             needs=pipeline.needs(step),
             output_type=output_type(pipeline.codec, step),
+            optional_needs=sorted(pipeline.soft_needs(step)),
         )
         for option, value in pipeline.visible(step).items():
             if option == "runs_on":

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final, TextIO
@@ -89,6 +89,13 @@ def graph(needs: Mapping[str, Sequence[str]]) -> str:
     ]
     alone = [step for step in arrows.get((), []) if step not in used]
     return "; ".join([*parts, *alone])
+
+
+def marked(names: Iterable[str], optional: Collection[str], each: str) -> str:
+    """What a step takes: `a?` if it can do without `a`, `b[]` if it gets one item of `b`."""
+    return ", ".join(
+        f"{name}?" if name in optional else f"{name}[]" if name == each else name for name in names
+    )
 
 
 def clipped(text: str, width: int) -> str:

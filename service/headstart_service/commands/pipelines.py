@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..base import exit_codes
 from ..base.escaping import escaped
 from ..base.extras import SERVER, install, listed
-from ..base.output import graph, show, table
+from ..base.output import graph, marked, show, table
 from .authoring import running
 from .declared_pipelines import complain, declared, references, report
 from .generate import command
@@ -76,6 +76,7 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "needs": list(needs),
+                "optional_needs": sorted(pipeline.soft_needs(step)),
                 "inputs": inputs,
                 "providers": [p for p in step.parameters if p not in rest],
                 "output_type": output_type(pipeline.codec, step),
@@ -83,6 +84,10 @@ def _steps(pipeline: Pipeline) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _taken(step: dict[str, Any], kind: str) -> str:
+    return marked(step[kind], step["optional_needs"], step["each"])
 
 
 def _data(pipeline: Pipeline) -> dict[str, Any]:
@@ -109,8 +114,8 @@ def _text(pipelines: Sequence[Pipeline]) -> str:
         steps = _steps(pipeline)
         rows += [
             (
-                *(pipeline.name, step["name"], ", ".join(step["needs"])),
-                *(", ".join(step["inputs"]), ", ".join(step["providers"])),
+                *(pipeline.name, step["name"], _taken(step, "needs")),
+                *(_taken(step, "inputs"), ", ".join(step["providers"])),
                 *(step["output_type"], _kind(step, pipeline)),
             )
             for step in steps

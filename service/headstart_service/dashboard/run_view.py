@@ -82,6 +82,7 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
                 "name": name,
                 "state": state.name.lower(),
                 "needs": list(pipeline.needs(step)) if pipeline and step else [],
+                "items": _items(report),
                 "required": bool(step and step.required),
                 "started_us": report.started_us,
                 "elapsed": _seconds(report),
@@ -109,6 +110,13 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
         failure_reason=summary.failure_reason or "",
         steps=steps,
     )
+
+
+def _items(report: pb.StepReport) -> str:
+    if not report.HasField("items"):
+        return ""
+    items = report.items
+    return f"{items.completed + items.failed} of {items.total} items"
 
 
 def _progress(report: pb.StepReport) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from headstart._for_service import tensor_from
 from headstart.v1 import precompute_pb2 as pb
 
 from ..base.output import shortened
-from ..domain import PartialPiece, StepState
+from ..domain import PartialForm, PartialPiece, StepState
 
 _POINTS: Final = 64
 _BINS: Final = 24
@@ -49,12 +49,22 @@ def growing_of(pieces: Sequence[PartialPiece], states: Mapping[str, StepState]) 
             "step": piece.step,
             "name": piece.step,
             "kind": "growing",
-            "text": piece.data.decode(errors="replace"),
+            "text": _end_of(piece),
             "clipped": piece.offset > 0,
+            "failed": states.get(piece.step) is StepState.FAILED,
         }
         for piece in pieces[:_ARTIFACTS]
         if piece.data and states.get(piece.step) is not StepState.COMPLETED
     ]
+
+
+def _end_of(piece: PartialPiece) -> str:
+    """Return the text without the rest of a character, or of an item, that was cut at its start."""
+    data = piece.data
+    if piece.offset > 0 and piece.form is PartialForm.LINES:
+        data = data[data.find(b"\n") + 1 :] or data
+    text = data.decode(errors="replace")
+    return text.lstrip("\N{REPLACEMENT CHARACTER}") if piece.offset > 0 else text
 
 
 def _bridging(found: pb.BridgingResults) -> list[Value]:

@@ -23,6 +23,7 @@ from .events import (
     Withdrawal,
 )
 from .failures import FailureReason
+from .items import ItemsChunk, KeptItems
 from .partials import (
     Cursor,
     Cursors,
@@ -108,7 +109,9 @@ __all__ = [
     "Fate",
     "Hidden",
     "Inspection",
+    "ItemsChunk",
     "Job",
+    "KeptItems",
     "Lack",
     "Lease",
     "Ledger",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from .items import KeptItems
 from .runs import DEFAULT_POOL, RunKey, StepRecord, runs_class
 
 
@@ -77,6 +78,8 @@ class Claim:
     """Whether it was started to compute everything anew, whatever is remembered."""
     needed_us: int = 0
     """When it is needed, by the store's clock, if its start declared that and no caller waits."""
+    items: Mapping[str, KeptItems] = field(default_factory=dict)
+    """The items that an earlier holder has ended, of steps that it has not."""
     since: Mapping[str, int] = field(default_factory=dict)
     """Of steps that settle: when their digest first appeared, in microseconds as `at_us`."""
     awaited: frozenset[str] = frozenset()

@@ -233,6 +233,9 @@ class StepRecord:
     fragment: bytes
     work: StepWork | None = None
     """What it cost, for the ledger; the record does not keep it. None for what nothing ran for."""
+    degraded: bool = False
+    """Whether it was made without a step that it can do without, or of such a value. Then no later
+    revision takes it over: the missing step may have a result there."""
 
 
 class UnservedStep(NamedTuple):

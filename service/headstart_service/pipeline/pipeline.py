@@ -21,10 +21,12 @@ from ..domain.errors import InvalidRequest, Violation
 from ..values.artifacts import ArtifactCodec
 from ..values.codec import ResultCodec
 from . import signatures
+from .each import ItemDigests
 from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
 from .named_models import LANGUAGE_MODEL, model_key
+from .soft_needs import soft_needs
 from .step import DIGEST_PARAMETER, VISIBLE_OPTIONS, Step
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -65,6 +67,7 @@ class Pipeline:
     Steps of other pools are part of it. A pool other than the default one stands behind it.
     Processes whose definitions differ do not compute each other's runs."""
     _needs: Mapping[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    _soft: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
     where: str = field(init=False, repr=False, compare=False)
     """The line that declares it, as file:line."""
 
@@ -87,6 +90,7 @@ class Pipeline:
         object.__setattr__(self, "by_name", by_name)
         needs = {n: tuple(p for p in s.parameters if p in by_name) for n, s in by_name.items()}
         object.__setattr__(self, "_needs", needs)
+        object.__setattr__(self, "_soft", soft_needs(by_name))
         object.__setattr__(self, "order", self._ordered(mistakes))
         object.__setattr__(self, "definition", self._defined())
         self._read_types(mistakes)
@@ -94,7 +98,10 @@ class Pipeline:
 
     def _defined(self) -> str:
         in_order = (self.by_name[name] for name in self.order)
-        steps = [(step.name, step.version, self.needs(step)) for step in in_order]
+        steps = [
+            (step.name, step.version, self.needs(step), *self._unlike_others(step))
+            for step in in_order
+        ]
         about: list[Any] = [self.name, self.version, sorted(self.inputs.model_fields), steps]
         # A pipeline without a model, or steps elsewhere, keeps the definition that it had before.
         if self.language_model:
@@ -102,6 +109,11 @@ class Pipeline:
         if elsewhere := self.steps_elsewhere:
             about.append([self.pool, elsewhere])
         return in_pool(digest(about)[:_SHORT], self.pool)
+
+    def _unlike_others(self, step: Step) -> list[Any]:
+        """Return what only some steps have: those of others keep their digests."""
+        soft, each = sorted(self.soft_needs(step)), step.each
+        return [soft, each] if each else [soft] if soft else []
 
     @property
     def runs_class(self) -> str:
@@ -178,12 +190,32 @@ class Pipeline:
             found, wrong = signatures.kinds(self.steps)
             mistakes += wrong
             object.__setattr__(self, "codec", ArtifactCodec(found))
+        elif not isinstance(self.codec, ArtifactCodec):
+            mistakes += [
+                Mistake(line_of(step.function), f"step {step.name}: each needs an ArtifactCodec")
+                for step in self.steps
+                if step.each
+            ]
         given = {name: field.annotation for name, field in self.inputs.model_fields.items()}
         mistakes += signatures.misfits(self.by_name, given)
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """The steps whose values `step` takes."""
         return self._needs[step.name]
+
+    def soft_needs(self, step: Step) -> frozenset[str]:
+        """Of `needs` those that `step` can do without."""
+        return self._soft[step.name]
+
+    def marked_needs(self, step: Step) -> tuple[str, ...]:
+        """Return `needs` as the store takes them: '?' before each that `step` can do without."""
+        soft = self._soft[step.name]
+        return tuple(f"?{need}" if need in soft else need for need in self._needs[step.name])
+
+    def hard_needs(self, step: Step) -> tuple[str, ...]:
+        """Of `needs` those without which `step` is skipped."""
+        soft = self._soft[step.name]
+        return tuple(need for need in self._needs[step.name] if need not in soft)
 
     def dependants(self, names: Iterable[str]) -> set[str]:
         """The steps that take what these give, directly or through others."""
@@ -246,12 +278,12 @@ class Pipeline:
         digests: dict[str, str] = {}
         for name in self.order:
             step = self.by_name[name]
-            needs = self.needs(step)
             wanted = step.when is None or step.when(values)
-            if wanted and all(need in digests for need in needs):
+            if wanted and all(need in digests for need in self.hard_needs(step)):
                 own = {p: plain[p] for p in step.parameters if p in plain}
-                needed = {need: digests[need] for need in needs}
-                digests[name] = digest([self.name, self.version, name, step.version, own, needed])
+                needed = {need: digests[need] for need in self.needs(step) if need in digests}
+                about = [self.name, self.version, name, step.version, own, needed]
+                digests[name] = digest([*about, step.each] if step.each else about)
         return digests
 
     def memo_digest(
@@ -259,12 +291,19 @@ class Pipeline:
     ) -> str:
         """The fingerprint of all that `step` is given: equal ones in two runs, equal results.
 
-        `own` is its digest in this run, `maker` that of its providers, and `needed` the results of
-        the steps that it needs, as fragments. Their digests would not do: a step that is
-        not pure may give each run another result, and later steps must fit that.
+        `own` is its digest in this run, and `maker` that of its providers. `needed` are the
+        results that there are of the steps that it needs, as fragments. Their digests would not
+        do: a step that is not pure may give each run another result, and later steps must fit that.
         """
         plain = values.model_dump(mode="json", round_trip=True, include=set(step.parameters))
         contents = {name: sha256(result).hexdigest() for name, result in needed.items()}
         seed = (own,) if DIGEST_PARAMETER in step.parameters else ()
         about = [self.name, self.version, step.name, step.version, maker]
         return digest([*about, plain, contents, *seed])
+
+    def item_digests(
+        self, step: Step, values: BaseModel, maker: str, needed: Mapping[str, bytes]
+    ) -> ItemDigests:
+        """The same for the items of a step that runs for each item of a list."""
+        about = [self.name, self.version, step.name, step.version, maker]
+        return ItemDigests(about, step.each, step.parameters, values, needed)

@@ -15,23 +15,39 @@ from ..values.annotations import (
 )
 from ..values.assignability import fits
 from ..values.codec import ResultCodec
-from ..values.kinds import Kind, kind_of
+from ..values.items import Item, ItemsKind, of_item
+from ..values.kinds import AnyKind, JsonKind, Kind, kind_of
+from .each import NOT_A_LIST, item_type
 from .mistakes import Mistake, line_of
 from .step import Step
 from .streams import result_type
 
 
 def kinds(steps: Collection[Step]) -> tuple[dict[str, Kind], list[Mistake]]:
-    """Return each step's kind of value, and a mistake for each step without one."""
+    """Return each step's kind of value, and a mistake for each step without one.
+
+    A step that runs for each item of a list has a second kind: that of one item's value.
+    """
     found: dict[str, Kind] = {}
     mistakes = []
     for step in steps:
         try:
-            found[step.name] = kind_of(result_type(step))
+            annotation = result_type(step)
+            kind = kind_of(annotation)
+            if step.each:
+                found[of_item(step.name)], kind = kind, _items_kind(annotation, kind)
+            found[step.name] = kind
         except (Unresolved, ValueError) as error:
             where = line_of(step.function, "return")
             mistakes.append(Mistake(where, f"step {step.name}, return type: {error}"))
     return found, mistakes
+
+
+def _items_kind(annotation: Any, item: Kind) -> Kind:
+    if not isinstance(item, AnyKind | JsonKind):
+        rule = "which a step with each must return"
+        raise ValueError(f"{item.text} is not kept as JSON, {rule}")  # noqa: TRY004  # a declaration's
+    return ItemsKind(annotation, item)
 
 
 def output_type(codec: ResultCodec, step: Step) -> str:
@@ -49,23 +65,42 @@ def output_schema(codec: ResultCodec, step: Step) -> Mapping[str, Any] | None:
 def misfits(steps: Mapping[str, Step], inputs: Mapping[str, Any]) -> Iterator[Mistake]:
     """Find parameters whose annotation cannot hold for the input or step that they name."""
     for step in steps.values():
+        if step.each and step.each not in {*steps, *inputs}:
+            yield Mistake(
+                line_of(step.function, step.each),
+                f"step {step.name}: each is {step.each}, which must be an input or a step "
+                f"(there are {', '.join(sorted({*inputs, *steps}))})",
+            )
         for name in step.parameters:
-            wanted = _type(step, name)
+            wanted = declared_type(step, name)
             if name in steps:
-                given, whose = _type(steps[name], "return"), f"step {name} returns"
+                given, whose = value_type(steps[name]), f"step {name} returns"
             elif name in inputs:
                 given, whose = inputs[name], f"input {name} is"
             else:
                 continue
+            where = line_of(step.function, name)
+            if name == step.each:
+                whole, given, whose = given, item_type(given), f"an item of {name} is"
+                if given is NOT_A_LIST:
+                    rule = f"each is {name}, which is {spelled(whole)}, not a list"
+                    yield Mistake(where, f"step {step.name}: {rule}")
+                    continue
             if not fits(given, wanted):
                 yield Mistake(
-                    line_of(step.function, name),
+                    where,
                     f"step {step.name}: parameter {name} is {spelled(wanted)}, but {whose} "
                     f"{spelled(given)}",
                 )
 
 
-def _type(step: Step, name: str) -> Any:
+def value_type(step: Step) -> Any:
+    """Return the type of what other steps get of this one."""
+    returned = declared_type(step, "return")
+    return list[Item[returned]] if step.each else returned  # type: ignore[valid-type]
+
+
+def declared_type(step: Step, name: str) -> Any:
     """Return the annotation, or Any where it is missing or cannot be resolved."""
     try:
         found = (

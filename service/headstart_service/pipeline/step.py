@@ -16,6 +16,7 @@ from typing import Any, Final, Generic
 
 from typing_extensions import ParamSpec, TypeVar
 
+from .each import MAX_ITEMS, PARALLEL
 from .mistakes import line_of
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
@@ -24,7 +25,7 @@ from .step_options import check_options
 DIGEST_PARAMETER = "step_digest"
 VISIBLE_OPTIONS: Final = (
     *("required", "timeout", "max_attempts", "runs_on", "version", "memo"),
-    "pool",
+    *("each", "parallel", "max_items", "pool"),
 )
 """The options that callers and operators see. StepDescription has a field of each name."""
 
@@ -62,6 +63,14 @@ class Step(Generic[P, R]):
     """Where the function runs: on the worker's "loop", in a "thread" or "process", or on "ray"."""
     ray: RayOptions | None = None
     """What it needs of Ray, of a step that runs there."""
+    defaults: frozenset[str] = frozenset()
+    """The parameters that have a default."""
+    each: str = ""
+    """The parameter that is one item of the list of its name; empty if it runs once."""
+    parallel: int = 0
+    """How many items it computes at a time, at most; 0 without `each`."""
+    max_items: int = 0
+    """How many items the list may have; 0 without `each`."""
     pool: str = ""
     """Which workers compute it: those that serve this pool; empty means the pipeline's."""
     settle: float = 0.0
@@ -96,6 +105,9 @@ def step(
     memo: bool = False,
     runs_on: str = "loop",
     ray: RayOptions | None = None,
+    each: str = "",
+    parallel: int = PARALLEL,
+    max_items: int = MAX_ITEMS,
     pool: str = "",
     settle: float = 0.0,
     retry_on: tuple[type[Exception], ...] | None = None,
@@ -120,6 +132,10 @@ def step(
         runs_on: Where it runs: on the worker's event "loop", in a "thread" or "process", or on
             "ray".
         ray: A `RayOptions`, for a step on Ray alone.
+        each: The parameter that is one item of the list of this name, an input or another step: it
+            runs once for each item. Rules of tries and memos count for each, `max_bytes` for all.
+        parallel: Items at a time, 1 to 100.
+        max_items: Items that the list may have, 1 to 10,000.
         pool: The pool of workers that compute it, if that is not the pipeline's.
         settle: Seconds for which its inputs must be stable before it begins, at most 60. It begins
             at once when a caller waits for it.
@@ -132,7 +148,7 @@ def step(
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
             parameters; or the decorator is written without parentheses.
-        ValueError: Options are out of their ranges.
+        ValueError: Options are out of their ranges, or do not fit the function.
     """
     if undecorated:
         raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")
@@ -147,12 +163,16 @@ def step(
         "memo_failures": memo_failures,
         "max_bytes": max_bytes,
         "pool": pool,
+        "each": each,
+        "parallel": parallel,
+        "max_items": max_items,
     }
 
     def make(function: Callable[..., Any]) -> Step:
         check_function(function, runs_on, ray)
-        check_options(function, options)
-        parameters = inspect.signature(function).parameters.values()
+        parameters = tuple(inspect.signature(function).parameters.values())
+        check_options(function, options, parameters)
+        rules = options if each else options | {"parallel": 0, "max_items": 0}
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
             if parameter.kind not in named:
@@ -173,7 +193,8 @@ def step(
             runs_on=runs_on,
             ray=ray,
             version=version,
-            **options,
+            **rules,
+            defaults=frozenset(p.name for p in parameters if p.default is not p.empty),
             nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
         )
 

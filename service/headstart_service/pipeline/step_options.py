@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from ..domain import pool_violation
+from .each import MAX_ITEMS, MOST_ITEMS, MOST_PARALLEL, PARALLEL
 from .mistakes import Mistake, line_of, refuse
 
 DAY: Final = 86400.0
@@ -18,18 +20,27 @@ _SHORTEST: Final = 0.001
 _LIFETIMES: Final = {"ttl": 30 * DAY, "memo_failures": DAY}
 
 
-def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse all options of `step` that are out of their range.
+def check_options(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    parameters: Iterable[inspect.Parameter],
+) -> None:
+    """Refuse all options of `step` that are out of their range, or do not fit the function.
 
     Raises DeclarationError. Each mistake names the file and line, the step, the option and what is
     allowed.
     """
     name = getattr(function, "__name__", repr(function))
     where = line_of(function)
-    refuse([Mistake(where, f"step {name}: {text}") for text in _mistakes(options)])
+    named = {parameter.name: parameter for parameter in parameters}
+    refuse([Mistake(where, f"step {name}: {text}") for text in _mistakes(function, options, named)])
 
 
-def _mistakes(options: Mapping[str, Any]) -> Iterator[str]:
+def _mistakes(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    parameters: Mapping[str, inspect.Parameter],
+) -> Iterator[str]:
     if not _is_number(options["timeout"]) or options["timeout"] <= 0:
         yield f"timeout must be more than 0 seconds, is {options['timeout']!r}"
     attempts = options["max_attempts"]
@@ -52,6 +63,25 @@ def _mistakes(options: Mapping[str, Any]) -> Iterator[str]:
     pool = options["pool"]
     if pool and (rule := pool_violation(pool)):
         yield f"pool = {pool!r} {rule}"
+    yield from _each(options, parameters)
+    if options["each"] and inspect.isasyncgenfunction(function):
+        yield "each gives one value for each item, so the step must not yield"
+
+
+def _each(options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> Iterator[str]:
+    each, parallel, max_items = (options[name] for name in ("each", "parallel", "max_items"))
+    if not each:
+        if (parallel, max_items) != (PARALLEL, MAX_ITEMS):
+            yield "parallel and max_items are for a step with each"
+        return
+    if not isinstance(parallel, int) or not 1 <= parallel <= MOST_PARALLEL:
+        yield f"parallel must be 1 to {MOST_PARALLEL}, is {parallel!r}"
+    if not isinstance(max_items, int) or not 1 <= max_items <= MOST_ITEMS:
+        yield f"max_items must be 1 to {MOST_ITEMS:,}, is {max_items!r}"
+    if each not in parameters:
+        yield f"each is {each!r}, which must be one of its parameters: {', '.join(parameters)}"
+    elif parameters[each].default is not inspect.Parameter.empty:
+        yield f"parameter {each} is an item, so it must have no default"
 
 
 def _lifetime(option: str, value: Any, longest: float, *, memo: bool) -> Iterator[str]:

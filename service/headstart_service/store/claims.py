@@ -1,10 +1,10 @@
-"""Decode what claim.lua returns of a run that a worker has taken."""
+"""Decodes what claim.lua returns of a run that a worker has taken."""
 
 from __future__ import annotations
 
 from ..domain import Claim, Job, Lease
 from .batches import Reply
-from .records import decode_since, decode_step
+from .records import decode_items, decode_since, decode_step, is_items
 
 
 def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
@@ -17,6 +17,7 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
         raise ValueError("no inputs")
     ended = {}
     trace, fresh, needed_us = "", False, 0
+    items = {}
     since: dict[str, int] = {}
     awaited: frozenset[str] = frozenset()
     for field, value in zip(fields[::2], fields[1::2], strict=True):
@@ -28,6 +29,9 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
             continue
         if field == b"need":
             needed_us = int(value)
+            continue
+        if is_items(field):
+            items[field] = value
             continue
         if field == b"since":
             since = decode_since(value)
@@ -52,4 +56,5 @@ def decode_claim(job: Job, attempt: int, reply: Reply) -> Claim:
         since=since,
         awaited=awaited,
         needed_us=needed_us,
+        items=decode_items(items),
     )

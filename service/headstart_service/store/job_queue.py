@@ -19,6 +19,7 @@ from ..domain import (
     EventKind,
     ExpectedRuns,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     Offer,
@@ -46,6 +47,7 @@ from .claim_order import ClaimOrder
 from .claims import decode_claim
 from .connect import WORKER, Client
 from .events import lasting_subscription
+from .item_scripts import KEPT, ItemScripts
 from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
 from .layout import StoreLayout
@@ -103,6 +105,7 @@ class RedisJobQueue:
             observer=self._observer,
         )
         self._scripts = Scripts(self._batches)
+        self._items = ItemScripts(self._batches)
         self._accounting = AccountingScripts(self._batches)
         self._partial_scripts = PartialScripts(self._batches)
         self._retries = Retries(budget)
@@ -261,6 +264,7 @@ class RedisJobQueue:
                 entry=lease.job.entry,
                 ended_steps=",".join(record.name for record in ended) or "-",
                 work=work_text(ended),
+                degraded=",".join(record.name for record in ended if record.degraded),
                 end_status=end_status,
                 error_reason=failure_reason or "-",
                 error_text=error,
@@ -273,19 +277,18 @@ class RedisJobQueue:
         if isinstance(held, list):
             raise StepsReported(list(decode_steps(held)))
 
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Keep items of a running step; False when it has ended. Raises LeaseLost."""
+        held = await self._held(
+            partial(self._items.keep, self._keys[lease.job.partition], lease, chunk)
+        )
+        if not held:
+            raise LeaseLost(str(lease.job.key))
+        return bool(held == KEPT)
+
     async def append(self, lease: Lease, write: PartialWrite) -> int:
         """Keep what a step has given; return how much of it is kept. Raises LeaseLost."""
-        kept: int = await self._partial_scripts.append_partial(
-            self._keys[lease.job.partition],
-            lease.job.key,
-            run_id=lease.job.run,
-            attempt=lease.attempt,
-            step=write.step,
-            form=write.form,
-            trial=write.trial,
-            offset=write.offset,
-            data=write.data,
-        )
+        kept = await self._partial_scripts.append(self._keys[lease.job.partition], lease, write)
         if kept < 0:
             raise LeaseLost(str(lease.job.key))
         return kept

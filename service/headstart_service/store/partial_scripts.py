@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..domain import RunKey
+from ..domain import Lease, PartialWrite, RunKey
 from .batches import Reply
 from .keys import PartitionKeys
 from .script_loader import Batches, in_lua, script
@@ -14,6 +14,21 @@ class PartialScripts:
     def __init__(self, batches: Batches) -> None:
         """Run the scripts through `batches`."""
         self.batches = batches
+
+    async def append(self, keys: PartitionKeys, lease: Lease, write: PartialWrite) -> int:
+        """Add what a step has given. Returns how much is kept; -1 if the lease no longer holds."""
+        kept: int = await self.append_partial(
+            keys,
+            lease.job.key,
+            run_id=lease.job.run,
+            attempt=lease.attempt,
+            step=write.step,
+            form=write.form,
+            trial=write.trial,
+            offset=write.offset,
+            data=write.data,
+        )
+        return kept
 
     @script
     async def append_partial(

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..domain import (
     FailureReason,
+    KeptItems,
     Lack,
     RunKey,
     RunPlan,
@@ -84,6 +85,12 @@ _NONE: Final = "-"
 """What `about` has for a text without a value."""
 _STEP: Final = "s:"
 _STEP_BYTES: Final = _STEP.encode()
+_ITEMS: Final = "i:"
+"""Begins the fields of a step's items: the step's name, a colon and the chunk's number follow."""
+_ITEMS_BYTES: Final = _ITEMS.encode()
+_CHUNKS: Final = "n:"
+"""Begins the field with how many chunks of items a step has, and what these were made of."""
+_CHUNKS_BYTES: Final = _CHUNKS.encode()
 _STEP_DIGEST: Final = 16
 """Characters of a step's digest that a record keeps: 96 bits, compared within one key alone.
 
@@ -178,6 +185,32 @@ def decode_steps(fields: Sequence[bytes]) -> Iterator[StepRecord]:
         yield decode_step(field, value)
 
 
+# Items of steps that have not ended.
+
+
+def is_items(field: bytes) -> bool:
+    """Return whether a record's field is about items of a step."""
+    return field[:2] in (_ITEMS_BYTES, _CHUNKS_BYTES)
+
+
+def decode_items(fields: Mapping[bytes, bytes]) -> dict[str, KeptItems]:
+    """Return the kept items of each step, of fields that are about items.
+
+    Raises ValueError or LookupError for damaged ones.
+    """
+    found = {}
+    for field, value in fields.items():
+        if field.startswith(_CHUNKS_BYTES):
+            name = field[2:].decode()
+            count, _, basis = value.decode().partition(" ")
+            chunks = [
+                fields.get(f"{_ITEMS}{name}:{number}".encode(), b"")
+                for number in range(1, int(count) + 1)
+            ]
+            found[name] = KeptItems(basis, len(chunks), b"".join(chunks))
+    return found
+
+
 # Whole records, as scripts return them.
 
 
@@ -200,6 +233,8 @@ def decode_snapshot(key: RunKey, left_us: int, fields: Sequence[Any]) -> Snapsho
             if state is StepState.RUNNING:
                 running[field[2:].decode()] = value[1:]
             fragments.append(memoryview(value)[1:])  # `join` copies it, so it is not copied here
+        elif field[:2] == _ITEMS_BYTES:
+            fragments.append(value)
         elif field == b"about":
             about = value
         elif field == b"ahead":
@@ -301,6 +336,8 @@ def lua_codec() -> str:
     ended = ", ".join(f"{_LETTERS[state]} = true" for state in StepState if state.ended)
     return f"""\
 local STEP_FIELD = '{_STEP}'
+local ITEMS_FIELD = '{_ITEMS}'
+local CHUNKS_FIELD = '{_CHUNKS}'
 local LETTER = {{{letters}}}
 local STEP_ENDED = {{{ended}}}
 local LARGEST = 2 ^ 53

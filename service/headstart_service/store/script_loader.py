@@ -100,7 +100,8 @@ _LIBRARY: Final = "\n".join(
     (
         *map(_text, ("_partition", "_partials")),
         lua_codec(),
-        *map(_text, ("_records", "_offers", "_settling", "_order", "_charges", "_queue")),
+        *map(_text, ("_records", "_offers", "_revisions", "_settling")),
+        *map(_text, ("_order", "_charges", "_queue")),
         *map(_text, ("_accounting", "_step_runs", "_ends", "_transitions", "_clock")),
         _text("_providers"),
     )

@@ -146,6 +146,7 @@ class Scripts:
         entry: str,
         ended_steps: str,
         work: str,
+        degraded: str,
         end_status: str,
         error_reason: str,
         error_text: str,

@@ -30,6 +30,11 @@ class ArrayType:
         each = parameters if isinstance(parameters, tuple) else (parameters,)
         return cls(_dtype_name(each[-1]))
 
+    def __or__(self, other: Any) -> Any:
+        return Union[self, other]  # noqa: UP007  # it is no type, so `|` would be this method
+
+    __ror__ = __or__
+
 
 class _Scalar:
     """A scalar type of numpy that is not loaded, or `dtype` of one."""

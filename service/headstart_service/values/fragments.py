@@ -7,7 +7,7 @@ answer is those pieces joined. Not every runtime merges, though: `merged` joins 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -22,6 +22,7 @@ _LARGE = 64 * 1024
 _RESULTS = pb.GetResultsResponse.DESCRIPTOR
 _FILE = pb.DESCRIPTOR
 _CUSTOM = _RESULTS.fields_by_name["custom"].number
+_ITEMS = _RESULTS.fields_by_name["items"].number
 _DELIMITED = 2
 """The wire type of what has its length before it."""
 _VARINT_BITS = 70
@@ -35,6 +36,7 @@ PROTO_STATE = {
 PROTO_REASON: Final = {
     reason: pb.FailureReason.Value(f"FAILURE_REASON_{reason.name}") for reason in FailureReason
 }
+REASONS: Final = {number: reason for reason, number in PROTO_REASON.items()}
 
 
 def report_fragment(
@@ -47,6 +49,7 @@ def report_fragment(
     started_us: int = 0,
     origin: pb.StepOrigin.ValueType = pb.STEP_ORIGIN_UNSPECIFIED,
     failure_reason: FailureReason | None = None,
+    items: pb.ItemProgress | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """Build the piece of GetResultsResponse that reports `step`'s state; `elapsed` in seconds."""
@@ -56,6 +59,7 @@ def report_fragment(
         attempts=attempts,
         started_us=started_us,
         origin=origin,
+        items=items,
     )
     if failure_reason is not None:
         report.failure_reason = PROTO_REASON[failure_reason]
@@ -66,6 +70,26 @@ def report_fragment(
     if elapsed is not None:
         report.elapsed.FromNanoseconds(round(elapsed * 1e9))
     return pb.GetResultsResponse(steps={step: report}).SerializeToString()
+
+
+def merge_items(whole: pb.GetResultsResponse, large: bytes) -> None:
+    """Put the items of a message in order, each once; of `large` fragments read them whole."""
+    if large:
+        pieces = (piece for number, piece in _pieces(memoryview(large)) if number == _ITEMS)
+        items = [pb.ItemResult.FromString(bytes(piece)) for piece in pieces]
+    else:
+        items = list(whole.items)
+    by_place = {(item.step, item.index): item for item in items}
+    ordered = [by_place[place] for place in sorted(by_place)]
+    whole.ClearField("items")
+    whole.items.extend(ordered)
+
+
+def with_missing_needs(step: str, fragment: bytes, missing: Sequence[str]) -> bytes:
+    """Return a step's fragment whose report names the needs that it did without."""
+    message = pb.GetResultsResponse.FromString(fragment)
+    message.steps[step].missing_needs.extend(missing)
+    return message.SerializeToString()
 
 
 def result_of(fragment: bytes) -> bytes:
@@ -95,6 +119,11 @@ def started_of(step: str, fragment: bytes) -> int:
     return pb.GetResultsResponse.FromString(fragment).steps[step].started_us
 
 
+def items_of(step: str, fragment: bytes) -> pb.ItemProgress:
+    """How far the step of this piece is with its list; empty if that is not known."""
+    return pb.GetResultsResponse.FromString(fragment).steps[step].items
+
+
 def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
     """Joined fragments as one message with every field once; None if they cannot be read.
 
@@ -119,6 +148,8 @@ def merged(fragments: bytes, created_us: int = 0) -> bytes | None:
                 report.origin = pb.STEP_ORIGIN_KEPT
             elif report.origin == pb.STEP_ORIGIN_UNSPECIFIED:
                 report.origin = pb.STEP_ORIGIN_COMPUTED
+    if whole.items:
+        merge_items(whole, fragments if large else b"")
     if not (large and whole.HasField("custom")):
         return whole.SerializeToString()
     whole.ClearField("custom")

@@ -7,7 +7,7 @@ that computes for several steps at once adds each caller's share to its meter wi
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 
@@ -20,6 +20,11 @@ class CostMeter:
     """Read and written, of every request that was answered, without those of a prompt cache."""
     waited: float = 0.0
     """Seconds that its calls have waited for their turn at a provider."""
+
+    def add(self, other: CostMeter) -> None:
+        """Add every cost of another meter."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 METER: Final[ContextVar[CostMeter | None]] = ContextVar("headstart_meter", default=None)

@@ -10,6 +10,7 @@ from ..domain import (
     Awaited,
     Claim,
     FailureReason,
+    ItemsChunk,
     Job,
     Lease,
     Offer,
@@ -26,7 +27,7 @@ from ..domain import (
 class ProgressSink(Protocol):
     """Where one run's progress is written, fenced by its lease.
 
-    Commits raise LeaseLost when the lease no longer holds, and StepsReported, having written
+    All raise LeaseLost when the lease no longer holds. Commits raise StepsReported, having written
     nothing, when callers have reported some of these steps.
     """
 
@@ -48,6 +49,13 @@ class ProgressSink(Protocol):
         """Keep what ended and end the run, atomically; a failed one with its reason.
 
         The run had a slot for `slot_seconds`; None means since its claim.
+        """
+        ...
+
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """Keep items of a step that runs, and show how far it is, atomically.
+
+        Returns False when the step has ended: a caller has reported it. Raises LeaseLost.
         """
         ...
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..domain import Claim, FailureReason, Status, StepRecord, StepState, StepWork
+from ..domain import Claim, FailureReason, ItemsChunk, Status, StepRecord, StepState, StepWork
 from ..domain.errors import (
     HeadstartError,
     LeaseLost,
@@ -29,7 +29,8 @@ from .reported_steps import ReportedSteps
 from .retry_pauses import Jitter, full_jitter
 from .reuse import Reuse
 from .settling import Settling
-from .step_run import StepRunner, step_record
+from .step_records import step_record
+from .step_run import StepRunner
 from .step_runs import StepsElsewhere, failure_in
 from .upkeep import after_others
 from .worker_observer import (
@@ -175,7 +176,8 @@ class _Run:
         began = time.monotonic()
         with self._observer.step(self._claim, step.name, outcome):
             record, value = await self._steps.run(
-                step, self._starts[step.name], outcome, partial(self._progress.note, step.name)
+                *(step, self._starts[step.name], outcome, self._keep_items),
+                partial(self._progress.note, step.name),
             )
         if self._tasks.get(step.name) is not asyncio.current_task():
             return  # a reported result has replaced this step, but its task did not stop
@@ -225,15 +227,16 @@ class _Run:
         shown = [*shown, *reported.difference(shown)]
         if ended or shown:
             running = [
-                step_record(
-                    name,
-                    StepState.RUNNING,
-                    started_us=self._starts.get(name, 0),
-                    progress=self._progress.latest.get(name),
-                )
+                self._steps.shown(name, self._starts.get(name, 0), self._progress.latest.get(name))
                 for name in shown
             ]
             await self._sink.commit(self._lease, ended, running)
+
+    async def _keep_items(self, chunk: ItemsChunk) -> None:
+        """Keep items of a step that runs, unless the run or the step has ended."""
+        async with self._writing:
+            if not self._finished and chunk.step in self._running:
+                await self._sink.keep_items(self._lease, chunk)
 
     async def _finish(self, ended: list[StepRecord]) -> None:
         slot = occupied_seconds()
@@ -268,6 +271,7 @@ class _Run:
         self._settled |= taken.keys()
         # No dependant was written yet: a step is written before its dependants, or with them.
         undone = self._pipeline.dependants(taken) - self._settled
+        self._steps.forget(undone)
         for name in undone | taken.keys():
             task = self._tasks.pop(name, None)
             if task is not None and name in self._running:
@@ -289,7 +293,7 @@ class _Run:
         still_waiting = []
         for name in self._waiting:  # in dependency order, so one pass settles chains of skips
             step = self._pipeline.by_name[name]
-            states = {need: self._states.get(need) for need in self._pipeline.needs(step)}
+            states = {need: self._states.get(need) for need in self._pipeline.hard_needs(step)}
             lost = [n for n, s in states.items() if s in (StepState.FAILED, StepState.SKIPPED)]
             if lost:
                 error, reason = f"{lost[0]} has no result", FailureReason.NEED_FAILED
@@ -298,7 +302,11 @@ class _Run:
                     step_record(name, StepState.SKIPPED, error=error, failure_reason=reason)
                 )
                 self._fail_if_required(step, error, reason)
-            elif all(state is StepState.COMPLETED for state in states.values()):
+            elif (
+                not self._failure  # the run ends now
+                and all(state is StepState.COMPLETED for state in states.values())
+                and self._have_ended(self._pipeline.soft_needs(step))
+            ):
                 self._running.add(name)
                 settles = self._settling.left(step) > 0
                 if not settles:
@@ -309,6 +317,10 @@ class _Run:
             else:
                 still_waiting.append(name)
         self._waiting = still_waiting
+
+    def _have_ended(self, names: Collection[str]) -> bool:
+        """Whether these steps have ended, in whatever way, or the run does not have them."""
+        return all(name in self._states for name in names if name in self._digests)
 
     def _begin(self, step: Step) -> None:
         """Note that a step begins, which is shown with the next write if it runs here."""
@@ -333,7 +345,7 @@ class _Run:
     async def _compute_elsewhere(self, step: Step, elsewhere: StepsElsewhere) -> None:
         """Have a step computed by workers of its pool, until its result is reported."""
         await self._write()  # they read what it needs from the store
-        digest, needs = self._digests[step.name], self._pipeline.needs(step)
+        digest, needs = self._digests[step.name], self._pipeline.marked_needs(step)
         await elsewhere.report(self._claim, step, digest, needs, self._take_reported)
 
     def _fail_if_required(self, step: Step, error: str, reason: FailureReason) -> None:

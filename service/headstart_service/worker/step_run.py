@@ -14,24 +14,29 @@ from headstart.v1 import precompute_pb2 as pb
 
 from ..domain import Claim, FailureReason, Progress, StepRecord, StepState, StepWork
 from ..domain.errors import ExecutorUnavailable, StepFailed
+from ..pipeline.each import ItemDigests
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.retry_kinds import kinds_of, may_retry
 from ..pipeline.step import Step
 from ..values.fragments import report_fragment, result_of
+from ..values.items import of_item
 from ..values.limits import Limits, encoded
-from .arguments import Arguments
+from .arguments import Arguments, GivenItem
 from .cost_meter import METER
 from .executors.executors import Executors
 from .executors.remote_call import StepRaised
+from .items import KeepItems, StepsOfItems
 from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .ports import ProgressSink
 from .progress import REPORTER, Reporter
 from .reasons import failure_of, readable
 from .retry_pauses import Jitter, pause_after
 from .reuse import Landed, Reuse
+from .soft_needs import SoftNeeds
 from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
 from .step_log import StepLog
+from .step_records import failed_record, step_record
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -65,8 +70,8 @@ class StepRunner:
         self._lease = claim.lease
         self._pipeline = pipeline
         self._makers = makers
-        self._limits = limits
-        self._reuse = reuse
+        self.limits = limits
+        self.reuse = reuse
         self._executors = executors
         self._sink = sink
         self._began = time.monotonic()
@@ -77,6 +82,8 @@ class StepRunner:
         """The steps of the run, in dependency order, each with its digest."""
         self.kept = dict(claim.ended)
         """The records of the steps that have ended."""
+        self._soft_needs = SoftNeeds(pipeline, self.digests, self.kept)
+        self._items = StepsOfItems(claim, self)
         self._arguments = Arguments(
             pipeline, self._inputs, len(claim.inputs), self.digests, providers
         )
@@ -91,18 +98,28 @@ class StepRunner:
         """Keep the records of steps whose results callers have reported."""
         self.kept.update((record.name, record) for record in records)
 
+    def forget(self, steps: Iterable[str]) -> None:
+        """Keep nothing of these steps: they are computed again."""
+        for name in steps:
+            self.kept.pop(name, None)
+
     def now_us(self) -> int:
         """Return the time in microseconds, by the store's clock: this machine's own may be off."""
         return self._claim.at_us + round((time.monotonic() - self._began) * 1e6)
 
     def count_stopped(self, record: StepRecord) -> None:
         """Count the work of a step whose result this run does not take."""
-        self._reuse.stopped_work.note(self._lease, record)
+        self.reuse.stopped_work.note(self._lease, record)
+
+    def note_stopped(self, step: Step, outcome: StepOutcome, took: float) -> None:
+        """Count the work of a step that no run waited for when it ended; `took` in seconds."""
+        done = StepWork(took, outcome.meter.cpu_seconds, outcome.meter.llm_tokens)
+        self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
 
     def is_under_way(self, step: Step) -> bool:
         """Whether an earlier revision of this key, in this worker, computes the step now."""
         key = self._lease.job.key
-        return not self._claim.fresh and self._reuse.shared_steps.is_under_way(
+        return not self._claim.fresh and self.reuse.shared_steps.is_under_way(
             key, self.digests[step.name]
         )
 
@@ -111,18 +128,23 @@ class StepRunner:
         step: Step,
         started_us: int,
         outcome: StepOutcome,
+        keep_items: KeepItems,
         progressed: Callable[[Progress], None],
     ) -> tuple[StepRecord, Any]:
         """Compute a step, or take its result over from an earlier revision or another run.
 
-        Fills `outcome`, and calls `progressed` with what the step reports. Returns the step's
-        record, and its value if it was computed here. Raises ExecutorUnavailable when the step
-        cannot run here.
+        Fills `outcome`; keeps items of the step, as they end, by `keep_items`; and calls
+        `progressed` with what the step reports. Returns the step's record, and its value if it was
+        computed here. Raises ExecutorUnavailable when the step cannot run here, and what
+        `keep_items` raises.
         """
-        record, value = await self._shared(step, started_us, outcome, progressed)
+        if step.each:
+            record, value = await self._items.run(step, started_us, outcome, keep_items), None
+        else:
+            record, value = await self._shared(step, started_us, outcome, progressed)
         if record.state is StepState.COMPLETED:
             record = self._admitted(record, started_us, outcome)
-        return record, value
+        return self._soft_needs.noted(record), value
 
     async def _shared(
         self,
@@ -133,38 +155,36 @@ class StepRunner:
     ) -> tuple[StepRecord, Any]:
         run, digest, fresh = self._lease.job.key, self.digests[step.name], self._claim.fresh
         memo = self._memo_digest(step) if step.memo else ""
-        reuse = self._reuse
+        reuse = self.reuse
 
         async def work(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
-                result = await self._remembered(step, memo)
+                result = await self.remembered(step.name, memo)
                 if result is not None:
                     outcome.state, outcome.attempts = StepEnd.COMPLETED, 0
                     return Landed(run, None, result)
-                failure = await failure_get(self._reuse.memos, run.namespace, step, memo)
+                failure = await failure_get(self.reuse.memos, run.namespace, step, memo)
                 if failure is not None:
                     outcome.state, outcome.attempts = StepEnd.FAILED, 0
                     outcome.error, outcome.failure_reason = failure
-                    return Landed(run, _failed(step.name, 0.0, outcome, started_us))
+                    return Landed(run, failed_record(step.name, 0.0, outcome, started_us))
             with reuse.step_logs.held(key, given):
-                record, value = await self._attempt(step, started_us, outcome, given)
+                record, value = await self.attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
-                await self._reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
+                await self.reuse.memos.memo_put(run.namespace, memo, result, step.ttl)
             elif memo and outcome.failure_reason is not None:
                 failure = MemoisedFailure(outcome.error, outcome.failure_reason)
-                await failure_put(self._reuse.memos, run.namespace, step, memo, failure)
+                await failure_put(self.reuse.memos, run.namespace, step, memo, failure)
             return Landed(run, record, value=value)
 
         # The key has the results that this step needs: those of an impure step may differ.
-        needed = (self.kept[name].fragment for name in self._pipeline.needs(step))
+        needed = self._soft_needs.given(step).values()
         key = (run.namespace, memo) if memo else (run, digest, *needed)
         began = time.monotonic()
 
         def stopped(outcome: StepOutcome) -> None:
-            took, meter = time.monotonic() - began, outcome.meter
-            done = StepWork(took, meter.cpu_seconds, meter.llm_tokens)
-            self.count_stopped(StepRecord(step.name, StepState.FAILED, b"", done))
+            self.note_stopped(step, outcome, time.monotonic() - began)
 
         with reuse.step_logs.log(key, step, progressed, fresh=fresh) as given:
             async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
@@ -183,27 +203,45 @@ class StepRunner:
         """
         held = sum(len(kept.fragment) for kept in self.kept.values())
         try:
-            self._limits.admit(held, len(record.fragment))
+            self.limits.admit(held, len(record.fragment))
         except StepFailed as failure:
             outcome.state, outcome.error = StepEnd.FAILED, str(failure)
             outcome.failure_reason = failure.failure_reason
             elapsed = (self.now_us() - started_us) / 1e6
-            return _failed(record.name, elapsed, outcome, started_us)
+            return failed_record(record.name, elapsed, outcome, started_us)
         return record
 
     def _memo_digest(self, step: Step) -> str:
-        needed = {name: result_of(self.kept[name].fragment) for name in self._pipeline.needs(step)}
+        given = self._soft_needs.given(step)
+        needed = {name: result_of(fragment) for name, fragment in given.items()}
         own, maker = self.digests[step.name], self._makers.get(step.name, "")
         return self._pipeline.memo_digest(step, self._inputs, own, maker, needed)
 
-    async def _remembered(self, step: Step, memo: str) -> bytes | None:
-        """Return the memoised result, if there is one that this worker can read."""
-        result = await self._reuse.memos.memo_get(self._lease.job.key.namespace, memo)
+    def items_given(self, step: Step) -> tuple[Any, ItemDigests]:
+        """Return the list that a step runs for, and the digests of its items."""
+        given = self._soft_needs.given(step)
+        needed = {name: result_of(fragment) for name, fragment in given.items()}
+        maker = self._makers.get(step.name, "")
+        digests = self._pipeline.item_digests(step, self._inputs, maker, needed)
+        return self._arguments.listed(step, self.kept), digests
+
+    def shown(self, name: str, started_us: int, progress: Progress | None) -> StepRecord:
+        """Return the record of a step that runs, with what it reports."""
+        return self._items.shown(name) or step_record(
+            name, StepState.RUNNING, started_us=started_us, progress=progress
+        )
+
+    async def remembered(self, name: str, memo: str) -> bytes | None:
+        """Return the memoised result, if there is one that this worker can read.
+
+        `name` is that of a step, or of one item of it.
+        """
+        result = await self.reuse.memos.memo_get(self._lease.job.key.namespace, memo)
         if result is not None:
             try:
-                self._pipeline.codec.decode(step.name, result)
+                self._pipeline.codec.decode(name, result)
             except Exception as error:  # noqa: BLE001  # whatever a codec raises for what is not its own
-                log.warning("a memo of %s is left: %s", step.name, type(error).__name__)
+                log.warning("a memo of %s is left: %s", name, type(error).__name__)
                 return None
         return result
 
@@ -229,13 +267,19 @@ class StepRunner:
         )
         return StepRecord(step.name, state, result + report)
 
-    async def _attempt(
-        self, step: Step, started_us: int, outcome: StepOutcome, given: StepLog
+    async def attempt(
+        self,
+        step: Step,
+        started_us: int,
+        outcome: StepOutcome,
+        given: StepLog,
+        item: GivenItem | None = None,
     ) -> tuple[StepRecord, Any]:
         """Run a step until it succeeds or may not be tried again. Never raises the step's error.
 
-        What it yields goes to `given`. Returns its record, and its value if other steps take it.
-        Raises ExecutorUnavailable, which counts as no attempt.
+        What it yields goes to `given`. An `item` is what it runs for, of a step that runs for each
+        item of a list. Returns its record, and its value if other steps take it. Raises
+        ExecutorUnavailable, which counts as no attempt.
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
@@ -244,7 +288,7 @@ class StepRunner:
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
         REPORTER.set(Reporter(given.note_progress))
-        step = self._reuse.step_logs.collecting(step, given, self._limits)
+        step = self.reuse.step_logs.collecting(step, given, self.limits)
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
@@ -252,13 +296,14 @@ class StepRunner:
             try:
                 await self._executors.ready(step)
                 async with limit:
-                    arguments = await self._arguments.of(step, self.kept)
+                    arguments = await self._arguments.of(step, self.kept, item)
                     begin = partial(_begin, step.timeout, limit)
                     value = await self._executors.call(step, arguments, outcome.meter, begin)
                 codec = self._pipeline.codec
-                needed = self._arguments.needs(step.name)
-                limits = self._limits.of(step.max_bytes)
-                value, result = await encoded(codec, step.name, value, limits, needed=needed)
+                name = step.name if item is None else of_item(step.name)
+                needed = self._arguments.needs(name)
+                limits = self.limits.of(step.max_bytes)
+                value, result = await encoded(codec, name, value, limits, needed=needed)
             except GeneratorExit:
                 raise  # this coroutine is closed; a step's own exit arrives as `StepRaised`
             except ExecutorUnavailable as failure:
@@ -285,7 +330,7 @@ class StepRunner:
                 break
             await asyncio.sleep(pause)
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
-        return _failed(step.name, time.monotonic() - began, outcome, started_us), None
+        return failed_record(step.name, time.monotonic() - began, outcome, started_us), None
 
     def _caller(self) -> StepCaller:
         claim, job = self._claim, self._lease.job
@@ -324,42 +369,3 @@ def _begin(seconds: float, limit: asyncio.Timeout) -> None:
     """Begin an attempt's time. The wait for its executor is not part of it."""
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
     end_in(seconds, limit)
-
-
-def _failed(name: str, elapsed: float, outcome: StepOutcome, started_us: int) -> StepRecord:
-    """Build the record of a failed step."""
-    return step_record(
-        name,
-        StepState.FAILED,
-        b"",
-        elapsed,
-        outcome.attempts,
-        outcome.error,
-        started_us,
-        outcome.failure_reason,
-    )
-
-
-def step_record(
-    name: str,
-    state: StepState,
-    result: bytes = b"",
-    elapsed: float | None = None,
-    attempts: int = 0,
-    error: str = "",
-    started_us: int = 0,
-    failure_reason: FailureReason | None = None,
-    progress: Progress | None = None,
-) -> StepRecord:
-    """Build a step's record: its result, a wire fragment, and its report. `elapsed` in seconds."""
-    report = report_fragment(
-        name,
-        state,
-        error=error,
-        failure_reason=failure_reason,
-        elapsed=elapsed,
-        attempts=attempts,
-        started_us=started_us,
-        progress=progress,
-    )
-    return StepRecord(name, state, result + report)

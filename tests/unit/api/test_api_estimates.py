@@ -15,6 +15,7 @@ from headstart_service.domain import Lack, Snapshot, Spread, Status, StepState, 
 from headstart_service.pipeline.registry import Registry
 from headstart_service.values.fragments import report_fragment
 from headstart_service.worker.durations import PROVIDERS
+from tests.support.item_pipelines import CARRIERS
 from tests.support.pipelines import CHAIN
 from tests.support.provider_pipelines import PATIENT
 from tests.support.run_store import FakeRunStore
@@ -196,3 +197,22 @@ async def test_a_step_waits_for_its_turn_at_a_provider_first() -> None:
         running = {"patient": report_fragment("patient", state, started_us=NOW - had * SECOND)}
         waiting = replace(found, summary=summary, states={"patient": state}, running=running)
         assert estimates.of(waiting) == seconds(patient=expected)
+
+
+async def test_a_step_ends_by_how_long_its_items_take_and_answers_keep_its_count() -> None:
+    items = pb.ItemProgress(total=40, completed=20, failed=3, running=8)
+    items.estimate.p50.FromSeconds(2)
+    items.estimate.p90.FromSeconds(5)
+    fragment = report_fragment("rates", RUNNING, started_us=NOW, items=items)
+    base = run(PENDING, PENDING, PENDING)
+    summary = replace(base.summary, pipeline="carriers")
+    states = {"rates": RUNNING, "cheapest": PENDING}
+    snapshot = replace(
+        base, summary=summary, states=states, body=fragment, running={"rates": fragment}
+    )
+    estimates = Estimates(crew_of().workers, Registry([CARRIERS]), 1)
+    # 17 are left, 8 at a time: two turns as usual, and one that is slow.
+    assert estimates.of(snapshot) == seconds(rates=(6, 9))
+    answer = answer_from(snapshot, estimates.of)
+    report = pb.GetResultsResponse.FromString(answer.data).steps["rates"]
+    assert (report.items.completed, report.estimate.p90.seconds) == (20, 9)

@@ -178,7 +178,7 @@ def test_a_pipeline_is_described_with_its_needs_and_its_inputs_schema() -> None:
 
 def test_every_visible_option_of_a_step_reaches_callers() -> None:
     """An option in one of the three declarations must be in all of them."""
-    derived = {"name", "needs", "output_type", "output_schema"}
+    derived = {"name", "needs", "optional_needs", "output_type", "output_schema"}
     described = {field.name for field in pb.StepDescription.DESCRIPTOR.fields}
     assert described - derived == set(VISIBLE_OPTIONS)
     assert described == {field.name for field in fields(StepDescription)}

@@ -29,6 +29,8 @@ def test_public_names_are_these_and_no_others() -> None:
         "HeadstartError",
         "Incomplete",
         "InvalidRequest",
+        "ItemProgress",
+        "ItemResult",
         "Json",
         "Ledger",
         "LedgerHidden",

@@ -95,6 +95,7 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
     assert pipeline["steps"][1] == {
         "name": "count",
         "needs": ["words"],
+        "optional_needs": [],
         "inputs": [],
         "providers": ["zzz"],
         "output_type": "int",
@@ -105,6 +106,9 @@ def test_json_has_steps_and_mistakes(module, capsys) -> None:
         "pool": "default",
         "version": "",
         "memo": False,
+        "each": "",
+        "parallel": 0,
+        "max_items": 0,
     }
 
 

@@ -129,9 +129,18 @@ async def test_a_run_is_answered_with_what_its_steps_have_given_and_report_so_fa
         PartialPiece("gated", PartialForm.TEXT, 7, 0, b"its value has it", 16),
     ]
     told = json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])
-    text = {"kind": "growing", "text": "and so on", "clipped": True}
+    text = {"kind": "growing", "text": "and so on", "clipped": True, "failed": False}
     assert told["values"] == [{"step": "first", "name": "first"} | text]
     assert told["run"]["steps"][0]["progress"] == {"fraction": 0.5, "message": "half"}
+
+    async def shown(form: PartialForm, data: bytes) -> str:
+        page.runs.partials[KEY] = [PartialPiece("first", form, 7, 90, data, 99)]
+        answer = json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])
+        return str(answer["values"][0]["text"])
+
+    assert await shown(PartialForm.TEXT, "\N{GRINNING FACE} so".encode()[1:]) == " so"
+    assert await shown(PartialForm.LINES, b'":1}\n{"b":2}\n') == '{"b":2}\n'
+    assert await shown(PartialForm.LINES, b'one that is longer"}\n') == 'one that is longer"}\n'
     page.runs.partials[KEY] = []
     assert json.loads((await page.ask("/api/run?namespace=shop&key=k"))[2])["values"] == []
 

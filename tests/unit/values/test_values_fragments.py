@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +72,20 @@ def test_large_values_keep_their_meaning_and_are_checked_too():
         joined.replace("żż".encode(), b"\xff\xff\xff\xff", 1),
     ):
         assert merged(damaged) is None
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_items_stand_in_order_each_once_and_whole(size: int):
+    """A large hash of Redis has no order, and a repeated chunk may hold items again."""
+    places = [3, 1, 2, 1, 0]
+    pieces = [item_piece(index, "x" * size) for index in places]
+    joined = b"".join([*pieces[:2], REPORT + CODEC.encode("x", b"y" * size), *pieces[2:]])
+    found = message(merged(joined))
+    assert [item.index for item in found.items] == [0, 1, 2, 3]
+    assert {item.json for item in found.items} == {"x" * size}
+    assert found.custom.artifacts["x"].data == b"y" * size
+
+
+def item_piece(index: int, json: str) -> bytes:
+    item = pb.ItemResult(step="rates", index=index, json=json)
+    return pb.GetResultsResponse(items=[item]).SerializeToString()

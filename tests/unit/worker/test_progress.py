@@ -13,7 +13,7 @@ from headstart_service.pipeline.step import step
 from headstart_service.sdk import report_progress
 from headstart_service.values.fragments import with_estimate
 from headstart_service.worker.run import run
-from headstart_service.worker.step_run import step_record
+from headstart_service.worker.step_records import step_record
 from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
 from tests.support.waiting import wait_until
 

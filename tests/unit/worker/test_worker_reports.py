@@ -236,8 +236,12 @@ async def test_a_step_of_another_pool_comes_from_there(*, told: bool) -> None:
     async def first() -> int:
         return 3
 
+    @step()
+    async def away() -> int:
+        raise StepFailed("away", retry=False)
+
     @step(required=True, pool="gpu")
-    async def far(first: int) -> int:
+    async def far(first: int, away: int | None) -> int:
         raise AssertionError
 
     @step()
@@ -245,14 +249,14 @@ async def test_a_step_of_another_pool_comes_from_there(*, told: bool) -> None:
         return far + 1
 
     reports = ReportedSteps()
-    pipeline, ledger, pool = pipeline_of(first, far, last), SharedLedger(reports), OtherPool()
+    pipeline, ledger, pool = pipeline_of(first, away, far, last), SharedLedger(reports), OtherPool()
     elsewhere = StepsElsewhere(pool, lambda name: name == "default", again=0.001)
     going = asyncio.create_task(
         run(claim_of(pipeline), pipeline, {}, ledger, reports=reports, elsewhere=elsewhere)
     )
     await wait_until(lambda: pool.asked)
     assert [name for write in ledger.writes for name in write.ended] != []
-    assert pool.asked[0][:2] == ("far", ("first",))
+    assert pool.asked[0][:2] == ("far", ("first", "?away"))
     ledger.report("far", 7, tell=told)
     pool.ended = not told
     assert await going is Status.COMPLETED

@@ -7,7 +7,8 @@ each with a time limit of its own. One that is slow or away is named with its re
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 Carrier = Literal["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"]
 CARRIERS: Final[tuple[Carrier, ...]] = get_args(Carrier)
-_PATIENCE: Final = 2.0
-"""Seconds that a carrier has."""
+_PATIENCE: Final = 2.0  # seconds that a carrier has
+_AWAY: Final = FailureReason.DEPENDENCY_AWAY
+_UNREACHED: Final = "could not be reached"
 
 
 class Parcel(BaseModel, extra="forbid"):
@@ -66,35 +68,44 @@ class Choices(BaseModel):
 
     cheapest: Choice
     fastest: Choice
-    without: list[str]
-    """The carriers that gave no offer."""
+    without: list[str]  # the carriers that gave no offer
 
 
 _OFFERS = TypeAdapter(list[Offer])
 
 
-@step(required=True, timeout=10)
+class Gateway(BaseModel):
+    """Where the carriers are. No input: callers must not choose where a worker sends requests."""
+
+    url: str = Field(default="http://localhost:8080", pattern="^https?://[^/]+(/.*)?$")
+
+
+@asynccontextmanager
+async def gateway(settings: Gateway) -> AsyncIterator[Gateway]:
+    """The provider: a worker checks `HEADSTART_PROVIDER_GATEWAY_URL` when it starts."""
+    yield settings
+
+
+@step(required=True, timeout=10, max_attempts=2)
 async def quotes(
     parcel: Parcel,
     country: str,
     postcode: str,
     carriers: list[Carrier],
     http: httpx2.AsyncClient,
+    gateway: Gateway,
 ) -> list[Quote]:
-    """What each carrier answers, in their order."""
-    # No input: callers must not choose where this worker sends requests.
-    base = os.environ.get("CARRIERS_URL", "http://localhost:8080")
+    """What each carrier answers, in their order. If none can be reached, it is tried again."""
     request = parcel.model_dump() | {"country": country, "postcode": postcode}
-    return list(
-        await asyncio.gather(
-            *(_quote(http, f"{base}/{carrier}", carrier, request) for carrier in carriers)
-        )
+    found = await asyncio.gather(
+        *(_quote(http, f"{gateway.url}/{carrier}", carrier, request) for carrier in carriers)
     )
+    if all(quote.problem == _UNREACHED for quote in found):
+        raise StepFailed("no carrier could be reached", failure_reason=_AWAY)
+    return found
 
 
-async def _quote(
-    http: httpx2.AsyncClient, url: str, carrier: str, request: dict[str, int | str]
-) -> Quote:
+async def _quote(http: httpx2.AsyncClient, url: str, carrier: str, request: object) -> Quote:
     import httpx2
 
     try:
@@ -107,7 +118,7 @@ async def _quote(
     except httpx2.HTTPStatusError as error:
         problem = f"answered {error.response.status_code}"
     except httpx2.HTTPError:
-        problem = "could not be reached"
+        problem = _UNREACHED
     except ValidationError:
         problem = "gave an answer that makes no sense"
     return Quote(carrier=carrier, problem=problem)
@@ -122,8 +133,7 @@ async def choices(quotes: list[Quote]) -> Choices:
         for offer in quote.offers
     ]
     if not offers:
-        away = FailureReason.DEPENDENCY_AWAY
-        raise StepFailed("no carrier made an offer", retry=False, failure_reason=away)
+        raise StepFailed("no carrier made an offer", retry=False, failure_reason=_AWAY)
     return Choices(
         cheapest=min(offers, key=lambda offer: (offer.cents, offer.days)),
         fastest=min(offers, key=lambda offer: (offer.days, offer.cents)),

@@ -1,7 +1,7 @@
 """Forty results of a search, each with its price, before they are scrolled into view.
 
-The page starts a run while the query is typed. All searches share the catalogue's vectors. A step
-requests the prices of the first results, a few at a time; one that fails leaves the others.
+The page starts a run at each key. All searches share the catalogue's vectors. When the query has
+settled, a step requests the prices of the results, a few at a time; one that fails leaves the rest.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ async def categories(hits: list[Hit]) -> dict[str, int]:
     return dict(Counter(hit.category for hit in hits if hit.category).most_common())
 
 
-@step(timeout=15)
+@step(timeout=15, settle=0.3)
 async def prices(hits: list[Hit], http: httpx2.AsyncClient) -> list[Price]:
     """The price of each result, in their order."""
     # No input: callers must not choose where this worker sends requests.

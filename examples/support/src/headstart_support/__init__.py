@@ -1,11 +1,12 @@
 """An answer of customer support, with its sources, while the customer still types.
 
-The page starts a run at each pause in typing. The knowledge base is embedded once for all
-customers. A model answers from the passages that fit; the page shows these if it is late.
+The page starts a run at each key. The knowledge base is embedded once for all customers. When the
+text has settled, a model answers from the passages that fit, and the page shows its words.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 _TURNS = 3
 """Turns of the customer that a search is made of: "and the blue one?" means nothing alone."""
-_LONGEST = 500
-"""Tokens of an answer."""
+_LONGEST = 500  # tokens of an answer
 _SYSTEM = (
     "You answer customers of a shop in at most three sentences, from the passages alone. Name the "
     "id of each passage you use in square brackets. If they do not answer it, say so. Passages and "
@@ -76,8 +76,7 @@ class Answer(BaseModel):
 @step(required=True)
 async def question(conversation: list[Turn]) -> str:
     """What to search for."""
-    texts = [turn.text for turn in conversation if turn.by == "customer"]
-    if not texts:
+    if not (texts := [turn.text for turn in conversation if turn.by == "customer"]):
         raise StepFailed("the customer has said nothing", retry=False)
     return "\n".join(texts[-_TURNS:])
 
@@ -99,7 +98,7 @@ async def paragraph_vectors(paragraphs: list[Passage], embedder: Embedder) -> ND
     return await embedder.embed([passage.text for passage in paragraphs])
 
 
-@step(required=True, timeout=10, max_attempts=2)
+@step(required=True, timeout=10, max_attempts=2, settle=0.3)
 async def passages(
     question: str,
     paragraphs: list[Passage],
@@ -118,11 +117,11 @@ async def passages(
     ]
 
 
-@step(timeout=30, max_attempts=2)
+@step(timeout=30, max_attempts=2, settle=0.6)
 async def answer(
     conversation: list[Turn], passages: list[Found], language_model: LanguageModel
-) -> Answer:
-    """The model's answer. An answer that was cut is kept, and says so."""
+) -> AsyncIterator[str | Answer]:
+    """The model's words, and last the answer. An answer that was cut is kept, and says so."""
     if not passages:
         raise StepFailed("no passage fits the question", retry=False)
     sources = "\n\n".join(f"[{each.article}] {each.text}" for each in passages)
@@ -132,18 +131,19 @@ async def answer(
     async with language_model.stream(system=_SYSTEM, prompt=prompt, max_tokens=_LONGEST) as spoken:
         try:
             async for piece in spoken:
+                yield piece
                 text += piece
         except StepFailed:
             if spoken.stop_reason != "max_tokens":
                 raise
             whole = False
-    named = [each.article for each in passages if f"[{each.article}]" in text]
-    return Answer(text=text.strip(), sources=list(dict.fromkeys(named)), whole=whole)
+    named = dict.fromkeys(each.article for each in passages if f"[{each.article}]" in text)
+    yield Answer(text=text.strip(), sources=list(named), whole=whole)
 
 
 PIPELINE = Pipeline(
     name="support",
-    version="1",
+    version="2",
     description="An answer of customer support with its sources, while the customer types",
     inputs=Inputs,
     steps=(question, paragraphs, paragraph_vectors, passages, answer),

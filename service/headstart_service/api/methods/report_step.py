@@ -59,7 +59,8 @@ class ReportStep:
             record = step_record(step, pipeline)
         report = Report(accepted=False, state=seen.states.get(step.name))
         if is_of(step, seen.summary):
-            needs = pipeline.needs(pipeline.by_name[step.name])
+            its = pipeline.by_name[step.name]
+            needs = pipeline.marked_needs(its)
             report = await store.report(
                 key, seen.run, reported.revision, pipeline.runs_class, needs, record
             )

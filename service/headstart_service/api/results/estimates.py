@@ -12,7 +12,7 @@ from ...domain.errors import StoreUnavailable
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.registry import Registry
 from ...pipeline.step import Step
-from ...values.fragments import started_of
+from ...values.fragments import items_of, started_of
 from ...worker.durations import (
     PROVIDERS,
     Table,
@@ -96,15 +96,21 @@ class Estimates:
         self.refresh()
         took = self._table.get(snapshot.summary.pipeline)
         pipeline = self._registry.find(snapshot.summary.pipeline)
-        if snapshot.summary.status.ended or not took or pipeline is None:
+        if snapshot.summary.status.ended or pipeline is None:
             return {}
+        took = took or {}
         begins = self._turn(snapshot)
         now_us = snapshot.summary.expires_us - round(snapshot.lives_for * 1e6)
         unserved = {each.step for each in snapshot.summary.unserved_steps}
         found: dict[str, Estimate] = {}
         for name in pipeline.order:
             state = snapshot.states.get(name)
-            if state is None or state.ended or name not in took or name in unserved:
+            if state is None or state.ended or name in unserved:
+                continue
+            if (by_items := self._by_items(pipeline.by_name[name], snapshot)) is not None:
+                found[name] = by_items
+                continue
+            if name not in took:
                 continue
             spread, wait = took[name], self._wait(pipeline, pipeline.by_name[name])
             if state is StepState.RUNNING:
@@ -119,6 +125,19 @@ class Estimates:
                 p50, p90 = (max(each[i] for each in first) + wait[i] + spread[i] for i in (0, 1))
                 found[name] = Estimate(p50, p90)
         return found
+
+    def _by_items(self, step: Step, snapshot: Snapshot) -> Estimate | None:
+        """In how long a step ends that runs for each item of a list, by the items so far."""
+        if not step.each or step.name not in snapshot.running:
+            return None
+        items = items_of(step.name, snapshot.running[step.name])
+        left = items.total - items.completed - items.failed
+        if not items.HasField("estimate") or not left:
+            return None
+        turns = -(-left // step.parallel)
+        p50, p90 = (t.ToMicroseconds() for t in (items.estimate.p50, items.estimate.p90))
+        # Slow items take turns beside quick ones: only the last turn waits for a slow one.
+        return Estimate(turns * p50, (turns - 1) * p50 + p90)
 
     def _wait(self, pipeline: Pipeline, step: Step) -> Estimate:
         """In how long it is the turn of the step's calls at its providers, as workers report."""

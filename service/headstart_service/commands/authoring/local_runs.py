@@ -83,7 +83,7 @@ class LocalRuns:
     ) -> LocalRun:
         """Run it to its end, without the steps that `kept` returns for its plan.
 
-        Whatever ends the run, `completed` gets the records of all completed steps.
+        Whatever ends the run, `completed` gets the records of completed steps that had all needs.
         Raises the client's InvalidRequest about the inputs, and TimeoutError.
         """
         plan = plan_of(pipeline, inputs)
@@ -105,8 +105,14 @@ class LocalRuns:
                     in_children=self._providers.in_children,
                 )
         finally:
-            ended = sink.ended.items()
-            completed({name: each for name, each in ended if each.state is StepState.COMPLETED})
+            completed(
+                {
+                    name: each
+                    for name, each in sink.ended.items()
+                    # What did without a need may be another value once the need has a result.
+                    if each.state is StepState.COMPLETED and not each.degraded
+                }
+            )
         return LocalRun(
             results=_named(run.results),
             values=run.values,

@@ -30,6 +30,7 @@ def described(results: Any) -> str:
     if results.bridging:
         lines += _bridging(results.bridging)
     lines += [f"{name}: {short_value(value)}" for name, value in (results.custom or {}).items()]
+    lines += [f"{name}: {_items(items)}" for name, items in results.partial_items.items()]
     lines += [
         f"{name}, so far: {short_value(partial)}"
         for name, partial in results.partials.items()
@@ -47,6 +48,14 @@ def step_cells(report: Any) -> tuple[str, str, str]:
     if report.state == "completed" and report.origin != "computed":
         elapsed = str(report.origin)
     return elapsed, f"{report.attempts}" if report.attempts else "", report.error or ""
+
+
+def items_text(report: Any) -> str:
+    """Return how far a step is with its list, as text; empty for a step without one."""
+    if report.items is None:
+        return ""
+    failed = f", {report.items.failed} failed" if report.items.failed else ""
+    return f"{report.items.ended} of {report.items.total} items{failed}"
 
 
 def expected(report: Any) -> str:
@@ -68,11 +77,13 @@ def progressed(report: Any) -> str:
 
 def steps_table(results: Any) -> str:
     """How each step stands."""
-    rows = [("STEP", "STATE", "TIME", "ATTEMPTS", "ERROR")]
+    with_items = any(report.items is not None for report in results.steps.values())
+    rows = [("STEP", "STATE", *(["ITEMS"] if with_items else []), "TIME", "ATTEMPTS", "ERROR")]
     for name, report in results.steps.items():
         elapsed, *others = step_cells(report)
+        items = [items_text(report)] if with_items else []
         soon = progressed(report) or expected(report)
-        rows.append((name, str(report.state), elapsed or escaped(soon), *others))
+        rows.append((name, str(report.state), *items, elapsed or escaped(soon), *others))
     return table(rows)
 
 
@@ -163,6 +174,12 @@ def short_value(value: Any) -> str:
     if _is_vector(value):
         return vector(value)
     return clipped(escaped(json.dumps(shortened(value), ensure_ascii=False)), _LONGEST)
+
+
+def _items(items: Sequence[Any]) -> str:
+    """Return the items that there are, each behind its place."""
+    shown = (f"[{i.index}] {i.error or json.dumps(i.value, ensure_ascii=False)}" for i in items)
+    return clipped(escaped(", ".join(shown)), _LONGEST)
 
 
 def _is_vector(value: Any) -> bool:

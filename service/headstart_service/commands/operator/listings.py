@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import aclosing
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from ...base.escaping import escaped
 from ...base.output import (
     ago,
     graph,
+    marked,
     show,
     table,
 )
@@ -23,7 +24,7 @@ STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _LARGEST_PAGE: Final = 1000
 _HEADINGS: Final = {"output_type": "RETURNS", "required": "KIND", "max_attempts": "ATTEMPTS"}
 """Headings of columns that differ from the field's name."""
-_NOT_SHOWN: Final = ("name", "output_schema")
+_NOT_SHOWN: Final = ("name", "output_schema", "optional_needs", "parallel", "max_items")
 """Fields of a step's description that the table has in another way, or not."""
 
 
@@ -129,6 +130,10 @@ def _cell(name: str, value: object) -> str:
             return str(value)
 
 
+def _needs(step: Any) -> list[str]:
+    return [marked([need], step.optional_needs, "") for need in step.needs]
+
+
 async def _pipelines(client: Any, options: argparse.Namespace) -> int:
     from headstart import StepDescription
 
@@ -140,7 +145,8 @@ async def _pipelines(client: Any, options: argparse.Namespace) -> int:
         needed = {step.name: step.needs for step in pipeline.steps}
         graphs.append(f"{pipeline.name}: {graph(needed)}")
         for step in pipeline.steps:
-            cells = (_cell(name, getattr(step, name)) for name in shown_fields)
+            marked_step = replace(step, needs=tuple(_needs(step)))
+            cells = (_cell(name, getattr(marked_step, name)) for name in shown_fields)
             rows.append((pipeline.name, step.name, *cells))
     shown = "\n".join([table(rows), *map(escaped, graphs)])
     show(pipelines, shown, as_json=options.json)

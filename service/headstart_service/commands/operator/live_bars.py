@@ -14,7 +14,7 @@ from ...base.output import (
     coloured,
     spoken,
 )
-from .describing import expected, progressed, reason_of, step_cells
+from .describing import expected, items_text, progressed, reason_of, step_cells
 from .growing_text import last_line
 
 _BAR: Final = 16
@@ -147,19 +147,24 @@ class LiveView:
         start = f"{marks.get(state, ' ')} {clipped(escaped(name), names).ljust(names)}  "
         soon = escaped(progressed(report)) or expected(report)
         rest = f"  {state:<9}  {elapsed:>7}  {attempts or soon}".rstrip()
+        if items := items_text(report):
+            rest += f"  {items}"
         if error:
             rest += f"  {escaped(error)}"
         colour = COLOURS.get(state)
         if len(start) + _BAR + len(rest) > width:  # no room for everything
-            bar = "" if width < len(start) + _BAR + 12 else self._bar(state, report)
+            bar = "" if width < len(start) + _BAR + 12 else self._bar(report)
         else:
-            bar = self._bar(state, report)
+            bar = self._bar(report)
         rest = clipped(rest, max(0, width - len(start) - len(bar)))
         return coloured(start + bar, colour, self._stream) + rest
 
-    def _bar(self, state: str, report: Any) -> str:
+    def _bar(self, report: Any) -> str:
         full, empty = ("█", "░") if self._unicode else ("#", ".")
-        progress = report.progress
+        state, items, progress = str(report.state), report.items, report.progress
+        if state == "running" and items is not None and items.total:
+            done = int(_BAR * items.ended / items.total)
+            return full * done + empty * (_BAR - done)
         if state == "running" and progress is not None and progress.fraction is not None:
             done = round(float(progress.fraction) * _BAR)
             return full * done + empty * (_BAR - done)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ...base import exit_codes
 from ...base.escaping import escaped
 from ...base.output import is_terminal, plain
-from .describing import described, expected, progressed, reason_of, step_cells
+from .describing import described, expected, items_text, progressed, reason_of, step_cells
 from .execution import command, complain
 from .growing_text import GrowingText
 from .live_bars import LiveView
@@ -96,6 +96,8 @@ async def _lines(stream: AsyncGenerator[Any, None]) -> Any:
 def _line(name: str, report: Any) -> str:
     elapsed, attempts, error = step_cells(report)
     parts = [f"{name}: {report.state}"]
+    if items := items_text(report):
+        parts.append(f"{items}," if elapsed or report.attempts > 1 else items)
     if elapsed:
         parts.append(elapsed if elapsed == report.origin else f"in {elapsed}")
     if progress := progressed(report):

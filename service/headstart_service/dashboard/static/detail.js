@@ -1,7 +1,7 @@
 // One run in full: its timeline, its values summarised, and the button that ends it.
 
 import { histogram, sparkline } from "./charts.js";
-import { byId, h } from "./dom.js";
+import { byId, h, sync } from "./dom.js";
 import { bytes, clock, number, seconds, STATUS } from "./format.js";
 import { timeline } from "./timeline.js";
 
@@ -37,6 +37,7 @@ export class Detail {
     }
     this.cameFrom = document.activeElement;
     this.seen = null;
+    this.values = h("div", { class: "values" });
     this.dialog.replaceChildren(this.head({ ...this.open, status: "" }), h("p", { class: "muted", text: "Looking …" }));
     if (!this.dialog.open) this.dialog.showModal();
     await this.refresh();
@@ -107,7 +108,7 @@ export class Detail {
     if (run.failure_reason) facts.push(["Reason", inWords(run.failure_reason)]);
     const errors = run.steps.filter((step) => step.error);
     const going = run.steps.filter((step) => step.progress);
-    this.dialog.replaceChildren(
+    const above = [
       this.head(run),
       h(
         "dl",
@@ -118,12 +119,16 @@ export class Detail {
       run.error && h("p", { class: "notice bad" }, run.error),
       h("h3", { text: "Steps" }),
       timeline(run, this.nowUs()),
-      going.length ? h("ul", { class: "going" }, going.map(progress)) : "",
-      errors.length ? h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${inWords(step.failure_reason)}: ${step.error}`))) : null ?? "",
+      going.length && h("ul", { class: "going" }, going.map(progress)),
+      errors.length && h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${inWords(step.failure_reason)}: ${step.error}`))),
       h("h3", { text: "Values" }),
-      told.values.length ? h("div", { class: "values" }, told.values.map(value)) : h("p", { class: "muted", text: "None yet." }),
-    );
-    for (const child of [...this.dialog.childNodes]) if (child.nodeType === 3) child.remove();
+      !told.values.length && h("p", { class: "muted", text: "None yet." }),
+    ];
+    // The values stay the same elements: what is read, scrolled or selected there is not lost.
+    for (const child of [...this.dialog.children]) if (child !== this.values) child.remove();
+    this.dialog.prepend(...above.filter(Boolean));
+    if (!this.values.parentNode) this.dialog.append(this.values);
+    showValues(this.values, told.values);
     this.countDown();
     if (!within) return;
     // What had the focus is another element now, or gone.
@@ -157,9 +162,41 @@ function progress(step) {
   return h("li", {}, h("b", { text: step.name }), bar, h("bdi", { text: ` ${message}` }));
 }
 
-function value(told) {
-  const name = h("div", { class: "value-name" }, h("b", {}, h("bdi", { text: told.name })), h("span", { class: "muted small" }, describe(told)));
-  return h("div", { class: `value-row ${told.kind}` }, name, picture(told));
+function showValues(list, values) {
+  const times = new Map(); // words may occur twice
+  for (const told of values) {
+    const name = `${told.step} ${told.kind} ${told.name}`;
+    times.set(name, (times.get(name) ?? 0) + 1);
+    told.id = `${name} ${times.get(name)}`;
+  }
+  sync(list, values, (told) => told.id, () => h("div"), showValue);
+}
+
+/** Show what is new of a value. Text that grows is followed while its end is in view. */
+function showValue(row, told) {
+  const text = JSON.stringify(told);
+  if (row.told === text) return;
+  row.told = text;
+  const old = told.kind === "growing" && row.querySelector("pre");
+  const follows = !old || old.scrollHeight - old.scrollTop - old.clientHeight < 24;
+  row.className = `value-row ${told.kind}`;
+  const about = h("span", { class: "muted small" }, describe(told));
+  if (old) {
+    row.querySelector(".value-name .small").replaceWith(about);
+    grow(old, told.text);
+  } else row.replaceChildren(h("div", { class: "value-name" }, h("b", {}, h("bdi", { text: told.name })), about), picture(told));
+  if (told.kind === "growing" && follows) {
+    const shown = row.querySelector("pre");
+    // A new row is not laid out before it is in the page.
+    requestAnimationFrame(() => (shown.scrollTop = shown.scrollHeight));
+  }
+}
+
+/** Add what is new at the end, so that a selection stays; anything else replaces the text. */
+function grow(pre, text) {
+  const shown = pre.textContent;
+  if (text.startsWith(shown)) pre.append(text.slice(shown.length));
+  else pre.textContent = text;
 }
 
 function describe(told) {
@@ -173,7 +210,7 @@ function describe(told) {
     case "json":
       return told.clipped ? "JSON, its beginning" : "JSON";
     case "growing":
-      return told.clipped ? "so far, its end" : "so far";
+      return (told.failed ? "before it failed" : "so far") + (told.clipped ? ", its end" : "");
     default:
       return bytes(told.length);
   }

@@ -100,7 +100,8 @@ function tookText(bar) {
   const tries = bar.attempts > 1 ? ` in ${bar.attempts} tries` : "";
   if (bar.kept) return "kept from before";
   if (bar.memoised) return "memoised";
-  if (bar.state === "running") return `running ${seconds(bar.to === null ? 0 : bar.to - bar.from)}`;
+  const items = bar.items ? `, ${bar.items}` : "";
+  if (bar.state === "running") return `running ${seconds(bar.to === null ? 0 : bar.to - bar.from)}${items}`;
   if (bar.state === "pending") return "waits";
   if (bar.state === "skipped") return "skipped";
   if (bar.state === "failed") return `failed after ${seconds(bar.elapsed)}${tries}`;

@@ -66,6 +66,48 @@ local function made_text(made, names)
   return any and table.concat(parts, '.') or '-'
 end
 
+-- What stands before the digest of a step that was made without a need. No plan has such a digest, so no later revision
+-- takes the step over.
+local DEGRADED = '-'
+
+-- Notes that these steps, joined by commas, were made without a need.
+local function degrade(r, names)
+  local steps = ',' .. r.steps
+  for name in string.gmatch(names, '[^,]+') do
+    steps = string.gsub(steps, ',' .. name .. '=([^,-])', ',' .. name .. '=' .. DEGRADED .. '%1')
+  end
+  r.steps = string.sub(steps, 2)
+end
+
+local function is_degraded(digest)
+  return string.sub(digest or '', 1, #DEGRADED) == DEGRADED
+end
+
+-- Whether a step of this digest in a record was given what a plan with the digest `wanted` gives it.
+local function is_of_digest(digest, wanted)
+  return digest == wanted or digest == DEGRADED .. wanted
+end
+
+-- Returns whether a step of a run may begin, by its `needs`: names, '?' before those that it can do without. Those must
+-- have ended, or the run does not have them; the others must have a result. Then it also returns the names of those that
+-- have a result, and whether a value made of them is degraded.
+local function given_by(record, r, needs)
+  local digests, given, degraded = pairs_of(r.steps), {}, false
+  for _, need in ipairs(needs) do
+    local name = string.match(need, '^%??(.*)$')
+    local has = letter_of(redis.call('HGET', record, step_field(name)))
+    if has == LETTER.completed then
+      given[#given + 1] = name
+      degraded = degraded or is_degraded(digests[name])
+    elseif name == need or (digests[name] and not STEP_ENDED[has]) then
+      return false
+    else
+      degraded = degraded or digests[name] ~= nil
+    end
+  end
+  return true, given, degraded
+end
+
 local function every_offer()
   return redis.call('HGET', offers, EVERY) or ''
 end
@@ -139,6 +181,7 @@ local function drop_steps(record, r, names)
   local dropped = 0
   for _, name in ipairs(names) do
     dropped = dropped + redis.call('HDEL', record, step_field(name))
+    drop_items(record, name)
   end
   if dropped > 0 then
     r.revision = r.revision + 1

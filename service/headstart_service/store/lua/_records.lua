@@ -4,11 +4,13 @@
 --   trace     the trace context of its start, if that was traced, until the run has ended
 --   fresh     1 after a restart, until the run has ended
 --   claim     the token of the last claim, until its first commit
---   of, needs, lost   of a step run: the id of its run; the steps that its step needs; the report of its step if its
+--   of, needs, lost   of a step run: the id of its run; the steps that its step needs, as given_by takes them; the report of its step if its
 --             workers are lost
 --   since, awaited   see _settling.lua
 --   request   "outcome revision request-id" of the start that made the run, if it had a request id
 --   s:<name>  for each step that runs or has ended: the letter of its state, then its fragment
+--   n:<name>  of a step that runs for each item of a list, until it has ended: the number of chunks, and their basis
+--   i:<name>:<number>  beside it: a chunk, the fragment of items that ended together
 --
 -- records.py declares the order of the fields of `about`, and generates `decode_about`, `encode_about` and the
 -- constants of step fields. In `about`, numbers without a value are 0 and texts are '-'. Times are in microseconds.
@@ -129,6 +131,36 @@ end
 -- The letter of a step's state, by the value of its field; a missing field is a pending step.
 local function letter_of(value)
   return value and string.sub(value, 1, 1) or LETTER.pending
+end
+
+local function items_field(step, number)
+  return ITEMS_FIELD .. step .. ':' .. number
+end
+
+-- Returns how many chunks of items a step has, and their basis.
+local function chunks_of(record, step)
+  local line = redis.call('HGET', record, CHUNKS_FIELD .. step)
+  local count, basis = string.match(line or '', '^(%d+) (.*)$')
+  return tonumber(count) or 0, basis
+end
+
+-- Whether a field is about items of a step: of any, or of the one that is given.
+local function is_items(field, step)
+  local start, name = string.match(field, '^(' .. ITEMS_FIELD .. ')([^:]*)')
+  if not start then
+    start, name = string.match(field, '^(' .. CHUNKS_FIELD .. ')(.*)$')
+  end
+  return start ~= nil and (not step or name == step)
+end
+
+local function drop_items(record, step)
+  local chunks, basis = chunks_of(record, step)
+  if basis then
+    for number = 1, chunks do
+      redis.call('HDEL', record, items_field(step, number))
+    end
+    redis.call('HDEL', record, CHUNKS_FIELD .. step)
+  end
 end
 
 -- Removes the fields of steps that were running, so that they read as pending again.

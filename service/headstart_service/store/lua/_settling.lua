@@ -11,7 +11,7 @@ local function since_of(record, old, wanted, settling, now)
   end
   for name in string.gmatch(settling, '[^,]+') do
     if wanted[name] then
-      local same = digests[name] == wanted[name]
+      local same = is_of_digest(digests[name], wanted[name])
       parts[#parts + 1] = name .. '=' .. (same and (known[name] or integer(old.created)) or integer(now))
     end
   end
@@ -27,7 +27,7 @@ local function still_awaited(record, old, wanted, names)
   local digests, left = pairs_of(old.steps), {}
   local all = string.find(awaited, ALL_STEPS, 1, true)
   for _, name in ipairs(names) do
-    if digests[name] == wanted[name] and (all or string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)) then
+    if is_of_digest(digests[name], wanted[name]) and (all or string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)) then
       left[#left + 1] = name
     end
   end

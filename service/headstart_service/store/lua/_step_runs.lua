@@ -52,33 +52,40 @@ local function drop_step_runs(member, steps)
 end
 
 -- Returns the run of a step run, if that still wants its step and has what the step needs: its name, its record, its line,
--- the step, and a table with the fields of the steps that are needed.
+-- the step, a table with the fields of the steps that it is given, and whether a value made of them is degraded.
 local function owner_that_waits(member, record)
   local name, step = owner_of(member)
   local owner = record_prefix .. name
-  local function letter(of)
-    return letter_of(redis.call('HGET', owner, step_field(of)))
-  end
   local whole, r = pcall(load, owner)
-  if not (whole and r and is_live(r.status)) or r.run ~= redis.call('HGET', record, 'of') or STEP_ENDED[letter(step)] then
+  if not (whole and r and is_live(r.status)) or r.run ~= redis.call('HGET', record, 'of')
+      or STEP_ENDED[letter_of(redis.call('HGET', owner, step_field(step)))] then
     return nil
   end
-  local needed = {}
+  local needs = {}
   for need in string.gmatch(redis.call('HGET', record, 'needs') or '', '[^,]+') do
-    if letter(need) ~= LETTER.completed then
-      return nil
-    end
-    needed[step_field(need)] = true
+    needs[#needs + 1] = need
   end
-  return name, owner, r, step, needed
+  local ready, given, degraded = given_by(owner, r, needs)
+  if not ready then
+    return nil
+  end
+  local fields = {}
+  for _, need in ipairs(given) do
+    fields[step_field(need)] = true
+  end
+  return name, owner, r, step, fields, degraded
 end
 
 -- Ends a step run: writes the value of its step, with what it cost, into the record of its run.
 local function deliver_step(record, member, r, value, work, took)
-  local name, owner, theirs, step = owner_that_waits(member, record)
+  local name, owner, theirs, step, _, degraded = owner_that_waits(member, record)
   if name then
     note_work(owner, name, theirs, work)
     redis.call('HSET', owner, step_field(step), value)
+    drop_items(owner, step)
+    if degraded and letter_of(value) == LETTER.completed then
+      degrade(theirs, step)
+    end
     local made, names = made_of(theirs)
     made[step] = made_of(r)[step]
     theirs.made = made_text(made, names)

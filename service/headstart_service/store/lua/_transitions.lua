@@ -51,7 +51,7 @@ local function result_of(record, left_us)
   local sizes, values = {integer(left_us)}, {}
   local fields = redis.call('HGETALL', record)
   for i = 1, #fields, 2 do
-    if fields[i] == 'about' or is_step(fields[i]) then
+    if fields[i] == 'about' or is_step(fields[i]) or is_items(fields[i]) then
       for j = i, i + 1 do
         sizes[#sizes + 1] = #fields[j]
         values[#values + 1] = fields[j]

@@ -4,10 +4,10 @@
 -- From then on the run's announcements are sent to the worker's `process`.
 -- Steps that another maker has made are computed anew. A job without a run is dropped. A run whose workers were lost too
 -- often ends here. A run's last try is refused unless `alone` is 1, and is set aside for this job.
--- A step run gets inputs and the values that its step needs from the record of its run.
+-- A step run gets inputs, the values that its step needs and the items that have ended from the record of its run.
 -- Returns {} when there is nothing to do, else {attempt, member, run, …}. With attempt 0 there follows why the run was
 -- not taken: 'last', 'lost' or 'damaged'. Otherwise there follow {revision, pipeline, inputs, now, field, value, …} with
--- the fields of ended steps, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a
+-- the fields of ended steps and of items, `need` if the start declared it, `trace` if it was traced, `fresh` if it was a
 -- restart, and `since` and `awaited` of _settling.lua.
 -- Repeating a claim with the same token changes nothing.
 
@@ -113,10 +113,10 @@ if not own[class_of(r)] then
 end
 
 -- A step run is computed from the record of its run.
-local source, theirs, needed = record, nil, nil
+local source, theirs, step, needed = record, nil, nil, nil
 if is_step_run(member) then
   local _
-  _, source, theirs, _, needed = owner_that_waits(member, record)
+  _, source, theirs, step, needed = owner_that_waits(member, record)
   if not theirs then
     drop_job(entry)
     drop_step_run(member)
@@ -197,7 +197,8 @@ end
 local BESIDE_STEPS = {trace = true, fresh = true, since = true, awaited = true}
 local fields = redis.call('HGETALL', source)
 for i = 1, #fields, 2 do
-  if is_step(fields[i]) and (not needed or needed[fields[i]]) or BESIDE_STEPS[fields[i]] then
+  local own = is_step(fields[i]) and (not needed or needed[fields[i]]) or is_items(fields[i], step)
+  if own or BESIDE_STEPS[fields[i]] then
     reply[#reply + 1] = fields[i]
     reply[#reply + 1] = fields[i + 1]
   end

@@ -2,6 +2,7 @@
 -- and starts its TTL. When the lease no longer holds, it does nothing.
 -- `work` is what the ended steps cost, as note_work takes it; `slot_us` how long the run had a slot, below 0 since its
 -- claim.
+-- `degraded` are the ended steps, joined by commas, that no later revision may take over.
 -- Arguments after the named ones: field, value, field, value, …
 -- The step of a step run goes into the record of its run.
 -- Returns 1, or 0 when the lease no longer holds. Repeating it changes nothing. It never overwrites a step that a
@@ -57,6 +58,15 @@ redis.call('HDEL', record, 'claim')
 note_work(record, member, r, work)
 if select('#', ...) > 0 then
   redis.call('HSET', record, ...)
+end
+for i = 1, #given, 2 do
+  if STEP_ENDED[letter_of(given[i + 1])] and letter_of(given[i + 1]) ~= LETTER.skipped then
+    drop_items(record, string.sub(given[i], #STEP_FIELD + 1))
+  end
+end
+if degraded ~= '' then
+  degrade(r, degraded)
+  save(record, member, r)
 end
 if end_status == '' then
   announce('step', r.run, ended_steps, member)

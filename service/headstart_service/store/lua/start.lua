@@ -273,29 +273,15 @@ if shed then
     'shed: could not be ready by the time it was needed', tonumber(failure_ttl_us))
 end
 
-local kept, kept_names, made = {}, {}, {}
 local wanted, names = pairs_of(steps)
-if old and restart == '0' then
-  local digests, old_made = pairs_of(old.steps), made_of(old)
-  for _, name in ipairs(names) do
-    if digests[name] == wanted[name] and makes_step(found, name, old_made) then
-      local value = redis.call('HGET', record, step_field(name))
-      if letter_of(value) == LETTER.completed then
-        kept[#kept + 1] = step_field(name)
-        kept[#kept + 1] = value
-        kept_names[name] = true
-        made[name] = old_made[name]
-      end
-    end
-  end
-end
+local kept, made = kept_of(restart == '0' and old, record, wanted, names, found)
 
 local since = since_of(record, old, wanted, settling, now)
 local awaited = since and restart == '0' and still_awaited(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end
-local carried = old and hand_over(member, old.steps, steps, kept_names) or ''
+local carried = old and hand_over(member, old.steps, steps, kept.names) or ''
 -- Every record stands in `expiry`: a run that does not has nothing that could be forgotten.
 if old or redis.call('ZSCORE', expiry, member) then
   forget(record, member, 'expired')
@@ -307,7 +293,10 @@ local r = {
   digest = digest, steps = steps, made = made_text(made, names), reason = '-', error = '',
 }
 r.entry = queue(member, r, place(now, tonumber(need_us)), true)
-redis.call('HSET', record, 'inputs', inputs, unpack(kept))
+redis.call('HSET', record, 'inputs', inputs, unpack(kept.steps))
+for field, value in pairs(kept.items) do
+  redis.call('HSET', record, field, value)
+end
 if trace then
   redis.call('HSET', record, 'trace', trace)
 end

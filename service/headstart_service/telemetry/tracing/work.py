@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from ...domain import Claim, FailureReason, Lease, PartialWrite, StepRecord
+from ...domain import Claim, FailureReason, ItemsChunk, Lease, PartialWrite, StepRecord
 from ...domain import Status as RunStatus
 from ...worker.ports import ProgressSink
 from ...worker.worker_observer import (
@@ -132,6 +132,11 @@ class TracedProgress:
         """As the ledger's."""
         with self._writing("finish", ended):
             await self._sink.finish(lease, ended, status, error, failure_reason, slot_seconds)
+
+    async def keep_items(self, lease: Lease, chunk: ItemsChunk) -> bool:
+        """As the ledger's."""
+        with self._writing("keep_items", ()):
+            return await self._sink.keep_items(lease, chunk)
 
     async def append(self, lease: Lease, write: PartialWrite) -> int:
         """As the ledger's, without a span: a step may give a hundred pieces a second."""
