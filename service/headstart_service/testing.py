@@ -57,6 +57,7 @@ from .pipeline.step import Step
 from .values.fragments import merged, report_fragment
 from .values.items import of_item
 from .worker.cost_meter import CostMeter
+from .worker.executors.child_providers import ChildProviders
 from .worker.executors.executors import Executors
 from .worker.given_in_try import GivenInTry
 from .worker.run import run
@@ -71,10 +72,12 @@ async def run_pipeline(
     providers: Mapping[str, Any],
     timeout: float | None,  # noqa: ASYNC109  # it becomes asyncio.timeout
     sink: MemorySink | None = None,
+    in_children: ChildProviders | None = None,
 ) -> PipelineRun:
     """See `headstart.testing.run_pipeline`.
 
-    The run's progress goes to `sink`; steps that have ended there are not computed.
+    The run's progress goes to `sink`; steps that have ended there are not computed. Processes for
+    steps open what `in_children` has; other providers are sent to them.
     """
     if not isinstance(pipeline, Pipeline):
         raise TypeError(f"run_pipeline runs a Pipeline, not {type(pipeline).__name__}")
@@ -89,7 +92,7 @@ async def run_pipeline(
     try:
         async with limit, _Recording(exceptions) as executors:
             if any(step.runs_on == "process" for step in watched.steps):
-                await executors.prepare([watched])
+                await executors.prepare([watched], providers=in_children)
             claim = _claim(plan, sink.ended)
             status = await run(claim, watched, providers, sink, executors=executors)
     except TimeoutError as error:

@@ -77,7 +77,9 @@ class Author:
 
 
 @contextmanager
-def author(folder: Path, *arguments: str) -> Iterator[Author]:
+def author(
+    folder: Path, *arguments: str, what: str = "edited_package:TEXT", **settings: str
+) -> Iterator[Author]:
     package = folder / "edited_package"
     package.mkdir()
     (package / "__init__.py").write_text(MODULE)
@@ -85,8 +87,9 @@ def author(folder: Path, *arguments: str) -> Iterator[Author]:
     environment = clean_environment() | {
         "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT / "client"), str(ROOT / "service"))),
         "PYTHONUNBUFFERED": "1",
+        **settings,
     }
-    command = [sys.executable, "-m", "headstart_service", "dev", "edited_package:TEXT"]
+    command = [sys.executable, "-m", "headstart_service", "dev", what]
     process = Process([*command, *arguments], environment, folder)
     try:
         yield Author(folder, process)
@@ -122,6 +125,47 @@ async def test_a_change_is_shown_at_once_and_computes_what_it_concerns(tmp_path:
 
         (tmp_path / "edited_package" / "unused.py").write_text("# nothing yet\n")
         assert (await edits.turn()).count("kept") == 3
+
+
+PROVIDER = """\
+from contextlib import asynccontextmanager
+class Shelf:
+    kept = "salt"
+@asynccontextmanager
+async def shelf():
+    yield Shelf()
+"""
+
+
+async def test_a_changed_provider_is_opened_anew(tmp_path: Path):
+    (tmp_path / "shelves.py").write_text(PROVIDER)
+    own = {"HEADSTART_PROVIDERS": "shelves:shelf"}
+    with author(tmp_path, "--inputs", '{"text": "a b"}', **own) as edits:
+        await edits.turn()
+        edits.edit("edited_package/__init__.py", "count(words: list[str])", "count(words, shelf)")
+        edits.edit("edited_package/__init__.py", "-> int", "-> str")
+        edits.edit("edited_package/__init__.py", "len(words)", "shelf.kept")
+        assert '"salt"' in await edits.turn()
+        edits.edit("shelves.py", "salt", "pepper")
+        printed = await edits.turn()
+        assert "changed: shelves.py" in printed
+        assert '"pepper"' in printed
+
+
+async def test_a_file_that_was_watched_beside_a_mistake_is_not_called_changed(tmp_path: Path):
+    (tmp_path / "neighbour.py").write_text("")
+    module = MODULE.replace("from . import helpers\n", "").replace("helpers.joined", "'-'.join")
+    (tmp_path / "alone.py").write_text(module)
+    with author(tmp_path, "--inputs", '{"text": "a b"}', what="alone:TEXT") as edits:
+        await edits.turn()
+        edits.edit("alone.py", "return text", "retrun text")
+        assert "watching 2 files" in await edits.turn()
+        edits.edit("alone.py", "retrun text", "return text")
+        assert "watching 1 file;" in await edits.turn()
+        edits.edit("alone.py", "len(words)", "len(words) * 10")
+        printed = await edits.turn()
+        assert "changed: alone.py\n" in printed
+        assert printed.count("kept") == 2
 
 
 async def test_mistakes_are_shown_as_the_check_shows_them_and_end_nothing(tmp_path: Path):

@@ -25,8 +25,8 @@ _PLACE = re.compile(r"(\S+:\d+): (.*)", re.DOTALL)
 
 
 def complain(text: str, code: int = exit_codes.WRONG_ARGUMENTS) -> int:
-    """Print one line on standard error, and return the exit code."""
-    print(f"headstart: {escaped(text)}", file=sys.stderr)
+    """Print an error on standard error, each of its lines escaped; return the exit code."""
+    print("headstart: " + "\n".join(map(escaped, text.splitlines())), file=sys.stderr)
     return code
 
 

@@ -129,7 +129,7 @@ def unserved(facts: Facts) -> Cause | None:
     others = {Lack.WORKER, Lack.POOL}  # which have causes of their own
     lacks = {name: lack for name, lack in facts.lacks.items() if lack not in others}
     in_pools = {name for name, lack in facts.lacks.items() if lack is Lack.POOL}
-    names = sorted((facts.unserved.keys() - in_pools) | lacks.keys())
+    names = sorted((facts.unserved.keys() - in_pools - _steps_elsewhere(facts)) | lacks.keys())
     if not names:
         return None
     found = []
@@ -143,6 +143,13 @@ def unserved(facts: Facts) -> Cause | None:
         "deploy workers with that pipeline in the version that the API has, or start these runs "
         f"again through an API whose pipelines the workers have: {_RUNBOOK}headstartunserved",
     )
+
+
+def _steps_elsewhere(facts: Facts) -> set[str]:
+    """Return the pipelines whose unserved runs are steps of pools without workers."""
+    unknown = {n: count for n, count in facts.unserved.items() if n not in facts.lacks}
+    room = sum(pool.queued for pool in facts.pools.values() if not pool.workers)
+    return set(unknown) if sum(unknown.values()) <= room else set()
 
 
 def workers_full(facts: Facts) -> Cause | None:

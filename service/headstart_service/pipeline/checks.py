@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..domain.errors import StartupError
-from .declared_providers import DeclaredProviders
+from .declared_providers import SETTING, DeclaredProviders
 from .mistakes import Mistake, line_of
 from .pipeline import Pipeline
 from .providers import BUILT_IN
-from .runs_on import REMOTE_EXECUTORS, find, where
+from .runs_on import REMOTE_EXECUTORS, find
 from .step import DIGEST_PARAMETER, Step
 
 
@@ -35,7 +35,7 @@ def refuse_unreachable(pipelines: Iterable[Pipeline]) -> None:
                 continue
             for mistake in _foreign(pipeline, step):
                 raise StartupError(str(mistake))
-            at = f"{where(step.function)}: pipeline {pipeline.name}, step {step.name}"
+            at = f"{line_of(step.function)}: pipeline {pipeline.name}, step {step.name}"
             if not _importable(step.function):
                 function = step.function
                 raise StartupError(
@@ -59,7 +59,11 @@ def _unknown(pipeline: Pipeline, own: DeclaredProviders) -> Iterator[Mistake]:
             if name not in known:
                 near = difflib.get_close_matches(name, known - {step.name}, 1)
                 known_providers = ", ".join(sorted(providers))
-                advice = f"did you mean {near[0]}?" if near else f"providers: {known_providers}"
+                advice = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else f"providers: {known_providers}; {SETTING} registers your own"
+                )
                 yield Mistake(
                     line_of(step.function, name),
                     f"step {step.name}: parameter {name} is no input, step or provider of "

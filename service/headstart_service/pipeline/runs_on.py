@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from .mistakes import line_of
+
 if TYPE_CHECKING:
     from .ray_options import RayOptions
 
@@ -17,12 +19,6 @@ ACTOR_PARAMETER: Final = "actor"
 """The parameter that gets the instance of `RayOptions.actor`."""
 
 
-def where(function: Callable[..., Any]) -> str:
-    """The file and line that declare `function`."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
-
-
 def check_function(
     function: Callable[..., Any], runs_on: str, ray: RayOptions | None = None
 ) -> None:
@@ -31,7 +27,7 @@ def check_function(
     Raises ValueError about the place or the options, TypeError about the function.
     """
     name = getattr(function, "__name__", repr(function))
-    at = f"{where(function)}: step {name}"
+    at = f"{line_of(function)}: step {name}"
     if runs_on not in EXECUTORS:
         raise ValueError(f"{at}: runs_on must be one of {', '.join(EXECUTORS)}, is {runs_on!r}")
     if ray is not None and runs_on != "ray":

@@ -147,9 +147,8 @@ def step(
 
     Raises:
         TypeError: The function cannot run there, or takes *args, **kwargs or positional-only
-            parameters; `retry_on` has no exception; `each` names no parameter, or one with a
-            default; or the decorator is written without parentheses.
-        ValueError: A rule is out of its range.
+            parameters; or the decorator is written without parentheses.
+        ValueError: Options are out of their ranges, or do not fit the function.
     """
     if undecorated:
         raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from typing import Final
 
 from ..config.allowed_values import unknown_variables
 from ..config.limits_file import EMBEDDINGS, LimitsFile, uncalled_providers
@@ -117,13 +118,20 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+NO_REDIS: Final = (
+    "HEADSTART_REDIS_URL: a worker needs the Redis of its API processes, such as "
+    "redis://localhost:6379; beside `serve` with an embedded Valkey unix:///path/valkey.sock, "
+    "which its log names"
+)
+
+
 class _Rules:
     """Checks that have no other home."""
 
     @staticmethod
     def shared_store(settings: Settings) -> None:
         if settings.redis_url is None:
-            raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+            raise StartupError(NO_REDIS)
 
     @staticmethod
     def store(settings: Settings) -> None:

@@ -30,12 +30,11 @@ from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
 from ..store.provider_permits import RedisPermits
 from ..store.step_runs import RedisStepRuns
-from ..telemetry.logging.formatter import wants_json
+from ..telemetry.logging.formatter import set_up_logging, wants_json
 from ..telemetry.logging.work_log import WorkLog
 from ..telemetry.tracing import tracing
 from ..values.limits import Limits
 from ..worker.durations import Durations
-from ..worker.executors.child_providers import ChildProviders
 from ..worker.executors.executors import ExecutorRules, Executors
 from ..worker.own_providers import OwnProviders
 from ..worker.ports import ProgressSink
@@ -55,6 +54,8 @@ from .lifecycle import (
     wait_for_store,
 )
 from .monitoring import WorkerMonitoring
+from .preflight import NO_REDIS
+from .providers_in_children import in_children
 from .worker_providers import open_providers
 from .worker_supervisor import READY_LINE
 
@@ -69,6 +70,7 @@ log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 1.0
 """Seconds between two comparisons of the store's layout."""
+_LOGGING = f"{set_up_logging.__module__}:{set_up_logging.__name__}"
 _STORE_BUDGET = 10.0
 """Seconds for one answer of the store, its retries included: outlast a short outage."""
 
@@ -202,18 +204,8 @@ async def _open(
     """Open the providers of authors, then the executors, whose steps may use them to the end."""
     await stack.enter_async_context(own)
     await stack.enter_async_context(executors)
-    await executors.prepare(known, known.steps_here, _in_children(settings, known, own))
-
-
-def _in_children(settings: Settings, known: Registry, own: OwnProviders) -> ChildProviders:
-    """Return the providers that steps in processes take: each process opens its own."""
-    taken = known.own_providers("process")
-    return ChildProviders(
-        declared=tuple(taken.values()),
-        identities={name: own.identities[name] for name in taken},
-        open_limit=settings.open_limit,
-        close_limit=settings.close_limit,
-    )
+    in_processes = in_children(settings, known.own_providers("process").values(), own)
+    await executors.prepare(known, known.steps_here, in_processes)
 
 
 def _governors(
@@ -242,7 +234,7 @@ def _measure(
 
 def _url_of(settings: Settings) -> str:
     if settings.redis_url is None:
-        raise StartupError("HEADSTART_REDIS_URL: a worker needs the Redis of its API processes")
+        raise StartupError(NO_REDIS)
     return settings.redis_url.get_secret_value()
 
 
@@ -353,6 +345,7 @@ def _executor_rules(settings: Settings) -> ExecutorRules:
         threads=settings.step_threads,
         processes=settings.step_processes,
         wait=settings.step_wait,
+        prelude=(_LOGGING, settings.log_level, settings.log_format),
     )
 
 

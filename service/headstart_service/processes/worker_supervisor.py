@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from ..base.exit_codes import BLOCKED
 from ..domain.errors import PackageMissing
@@ -78,7 +78,8 @@ class WorkerProcess:
             "worker",
             "--exit-with-parent",
             *(f"--figures={descriptor}" for descriptor in descriptors),
-            env=dict(self._environment),
+            # What a step prints is passed on at once, not once a buffer is full.
+            env={"PYTHONUNBUFFERED": "1", **self._environment},
             # The child ends when this pipe closes, so it never outlives a killed parent.
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -94,6 +95,8 @@ class WorkerProcess:
                 if any(line.strip() == READY_LINE.encode() for line in lines):
                     self.ready.set()
                 lacks = next((line for line in lines if line.startswith(_LACKS)), lacks)
+                _pass_on(lines)
+            _pass_on([rest] if rest else [])
             code = await process.wait()
             if lacks and not self.ready.is_set():
                 raise PackageMissing(lacks.removeprefix(_LACKS).decode(errors="replace"))
@@ -112,3 +115,13 @@ class WorkerProcess:
             log.error("the worker did not stop in time and is killed")  # noqa: TRY400  # no news in the trace
             process.kill()
             await process.wait()
+
+
+def _pass_on(lines: Sequence[bytes]) -> None:
+    """Print on standard error what steps and providers have printed, as if they ran here."""
+    ours = (READY_LINE.encode(), _LACKS)
+    printed = [line for line in lines if not line.startswith(ours)]
+    if printed:
+        with suppress(OSError, ValueError):
+            sys.stderr.write("".join(f"{line.decode(errors='replace')}\n" for line in printed))
+            sys.stderr.flush()

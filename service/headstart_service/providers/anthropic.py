@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 API: Final = "the Anthropic API"
 """How messages call it."""
+_NO_KEY: Final = (
+    "no Anthropic API key: set ANTHROPIC_API_KEY, or another model by HEADSTART_LANGUAGE_MODEL"
+)
 
 
 class AnthropicModel(GovernedModel):
@@ -74,7 +77,7 @@ class _Messages:
 
     @property
     def lacks(self) -> str:
-        return "" if self._api_key else "no Anthropic API key: set ANTHROPIC_API_KEY"
+        return "" if self._api_key else _NO_KEY
 
     @property
     def is_open(self) -> bool:

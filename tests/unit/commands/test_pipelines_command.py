@@ -135,6 +135,19 @@ def test_a_module_that_cannot_be_imported_is_reported_at_its_line(
     assert told in err
 
 
+def test_all_options_out_of_their_range_are_reported(module, capsys) -> None:
+    text = GOOD.replace("@step(required=True)", "@step(settle=90, ttl=5)")
+    module(text.replace("@step()", "@step(max_bytes=0)"))
+    code, _, err = check(capsys, "authors:TEXT")
+    assert code == exit_codes.FAILED
+    found = [line.split(" must")[0].split(" needs")[0] for line in err.splitlines()]
+    assert found == [
+        "authors.py:6: step words: settle",
+        "authors.py:6: step words: ttl",
+        "authors.py:9: step count: max_bytes",
+    ]
+
+
 def test_a_module_that_is_not_there_gets_a_hint(module, capsys) -> None:
     code, _, err = check(capsys, "nowhere:X")
     assert code == exit_codes.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from headstart_service.base import exit_codes
 from headstart_service.commands.cli import main
 from tests.support.commands import OnTerminal
 from tests.support.messages_api import MessagesApi, Reply
+from tests.support.own_providers import KEY, written
 
 MODULE = """\
 import asyncio
@@ -181,6 +183,31 @@ def test_providers_of_authors_are_opened_for_steps(folder, capsys, monkeypatch):
     code, out, _ = run(capsys, "author:GOOD", *INPUTS)
     assert code == exit_codes.DONE
     assert '["AsyncExitStack"]' in out
+
+
+def test_a_step_in_a_process_uses_a_provider_of_that_process(folder, capsys, monkeypatch):
+    for name, value in written(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HEADSTART_PROVIDERS", "stock_providers:shelf")
+    monkeypatch.setenv("HEADSTART_PROVIDER_SHELF_PLACE", "cellar")
+    monkeypatch.setenv("HEADSTART_PROVIDER_SHELF_KEY", KEY)
+    try:
+        code, out, err = run(capsys, "stock:PIPELINE", "--inputs", '{"item": "salt"}', "--json")
+    finally:
+        for name in ("stock", "stock_providers"):
+            sys.modules.pop(name, None)
+    assert (code, err) == (exit_codes.DONE, "")
+    values = json.loads(out)["custom"]
+    assert values["on_loop"] == values["in_thread"] == f"salt@cellar*3 by {os.getpid()}"
+    assert values["in_process"].startswith("salt@cellar*3 by ")
+    assert values["in_process"] != values["on_loop"]
+
+
+def test_several_wrong_settings_have_a_line_each(folder, capsys, monkeypatch):
+    monkeypatch.setenv("HEADSTART_LANGUAGE_MODEL", "ollama:tiny")
+    code, _, err = run(capsys, "author:GOOD", *INPUTS)
+    assert code == exit_codes.WRONG_ARGUMENTS
+    assert err.startswith("headstart: wrong settings:\n  HEADSTART_LANGUAGE_MODEL = 'ollama:tiny'")
 
 
 def test_a_language_model_is_asked_as_a_worker_asks_it(capsys, monkeypatch):

@@ -55,6 +55,15 @@ CASES: dict[str, tuple[Facts, str, str]] = {
         "unserved",
         "no worker can compute a: 1 run waits; no worker can compute b: 2 runs wait",
     ),
+    "no worker for the pools of a run's steps": (
+        replace(
+            WELL,
+            pools={"default": PoolStats(0, 1, 2), "gpu": PoolStats(2, 0, 0)},
+            unserved={"probe": 2},
+        ),
+        "pool",
+        "no worker serves the pool gpu: 2 runs wait",
+    ),
     "no worker for a pool": (
         replace(
             WELL,

@@ -118,7 +118,7 @@ def test_mistakes_of_each_name_the_option_and_what_is_allowed() -> None:
     async def yielding(names: str) -> AsyncIterator[str]:
         yield names
 
-    with pytest.raises(TypeError, match="step yielding: each gives one value for each item"):
+    with pytest.raises(ValueError, match="step yielding: each gives one value for each item"):
         step(each="names")(yielding)
 
     @step(each="embedder")

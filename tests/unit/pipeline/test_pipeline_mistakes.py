@@ -71,7 +71,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("@step()\nasync def a() -> str:\n    yield 'x'\n", 2, "return type: an async generator is annotated -> AsyncIterator[str]"),
         ("@step()\nasync def a() -> AsyncIterator[np.ndarray]:\n    yield 1\n", 2, "list[ndarray] cannot be kept"),
         ("@step()\nasync def a() -> AsyncIterator[str | int]:\n    yield ''\n@step()\nasync def b(a: str) -> int: ...\n", 5, "parameter a is str, but step a returns int"),
-        ("@step(runs_on='thread')\nasync def a() -> AsyncIterator[str]:\n    yield ''\n", 1, "step a streams, as an async generator: it must have runs_on='loop'"),
+        ("@step(runs_on='thread')\nasync def a() -> AsyncIterator[str]:\n    yield ''\n", 2, "step a streams, as an async generator: it must have runs_on='loop'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_with_its_line(

@@ -85,8 +85,9 @@ class _Developing:
             while True:
                 before = self._source.seen()
                 pipeline = await self._load(runs)
-                # Which files there are is known once they are imported.
-                before = {**self._source.seen(), **before}
+                # Which files there are is known once they are imported. Others are watched no more.
+                now = self._source.seen()
+                before = {path: before.get(path, now[path]) for path in now}
                 changed = await self._until_change(before, self._turn(pipeline, runs))
                 self._enter.clear()
                 self._say_changed(changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -15,8 +16,9 @@ from headstart._for_service import PipelineRun
 
 from ...config.settings import Settings
 from ...domain import RunPlan, Status, StepRecord, StepState
+from ...pipeline.declared_providers import declared_providers
 from ...pipeline.pipeline import Pipeline
-from ...processes.local_providers import open_local_providers
+from ...processes.local_providers import LocalProviders, open_local_providers
 from ...testing import MemorySink, plan_of, results_of, run_pipeline
 from ...values.fragments import started_of
 from .step_errors import StepError, errors_of
@@ -46,25 +48,27 @@ class LocalRuns:
         """Open providers by these settings. Use it as an asynchronous context."""
         self._settings = settings
         self._stack = AsyncExitStack()
-        self._wanted: frozenset[str] = frozenset()
-        self._providers: Mapping[str, Any] = {}
+        self._opened: Mapping[str, Any] = {}
+        self._providers = LocalProviders()
 
     async def open(self, pipeline: Pipeline) -> None:
         """Open the providers that the pipeline's steps name, unless they are open.
 
+        Those of authors are opened again once their module is another, as it is after a change.
         Raises StartupError about what one of them lacks.
         """
-        wanted = frozenset(pipeline.providers())
-        if wanted == self._wanted:
+        own = declared_providers(self._settings.providers)
+        wanted = {n: n in own and sys.modules.get(own[n].module) for n in pipeline.providers()}
+        if wanted == self._opened:
             return
         await self.aclose()
-        opening = open_local_providers(self._settings, wanted)
+        opening = open_local_providers(self._settings, wanted.keys())
         self._providers = await self._stack.enter_async_context(opening)
-        self._wanted = wanted
+        self._opened = wanted
 
     async def aclose(self) -> None:
         """Close the providers."""
-        self._wanted, self._providers = frozenset(), {}
+        self._opened, self._providers = {}, LocalProviders()
         await self._stack.aclose()
 
     async def run(
@@ -93,7 +97,12 @@ class LocalRuns:
         try:
             with _quiet():
                 run = await run_pipeline(
-                    pipeline, inputs, providers=self._providers, timeout=timeout, sink=sink
+                    pipeline,
+                    inputs,
+                    providers=self._providers.values,
+                    timeout=timeout,
+                    sink=sink,
+                    in_children=self._providers.in_children,
                 )
         finally:
             completed(

@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 
 
 def main(
-    descriptor: int, parent: int, modules: Sequence[str], providers: Plain | None = None
+    descriptor: int,
+    parent: int,
+    modules: Sequence[str],
+    providers: Plain | None = None,
+    prelude: Sequence[str] = (),
 ) -> None:
     """Serve the worker `parent` at the other end of this socket, with these modules imported.
 
-    Opens `providers` of its own before. An empty message closes them, and ends this process.
+    Calls `prelude` and opens `providers` of its own before. An empty message closes them, and ends
+    this process.
     """
     end_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -45,6 +50,7 @@ def main(
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, work), name="worker", daemon=True).start()
     try:
+        _call(*prelude)
         for module in modules:
             importlib.import_module(module)
     except BaseException:  # noqa: BLE001  # the worker logs it and refuses to start
@@ -59,6 +65,12 @@ def main(
     if hosted:
         hosted.close()
     os._exit(0)
+
+
+def _call(function: str = "", *arguments: str) -> None:
+    if function:
+        module, _, name = function.partition(":")
+        getattr(importlib.import_module(module), name)(*arguments)
 
 
 def _host(connection: socket.socket, providers: Plain | None) -> HostedProviders | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -17,7 +18,7 @@ from ..occupancy import occupying
 from .child_providers import ChildProviders
 from .code_identity import OtherCode, identity
 from .event_loop import drive
-from .processes import Processes
+from .processes import Child, Processes
 from .threads import Threads
 from .watchdog import Watchdog
 
@@ -45,6 +46,8 @@ class ExecutorRules:
     """How long a step may keep the event loop for itself; 0 for no limit."""
     ray_address: str | None = None
     """None for what Ray finds, or one of this process's own."""
+    prelude: tuple[str, ...] = ()
+    """A function as module:name, and its arguments: each process for steps calls it first."""
 
 
 _LOOSE_THREADS: Final = 512
@@ -212,7 +215,8 @@ class Executors:
 
     def _local(self) -> Processes:
         if self._processes is None:
-            self._processes = Processes(self._rules.processes, self._rules.wait)
+            start = partial(Child.start, prelude=self._rules.prelude)
+            self._processes = Processes(self._rules.processes, self._rules.wait, start)
             self._stack.push_async_callback(self._processes.aclose)
         return self._processes
 

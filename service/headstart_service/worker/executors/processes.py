@@ -65,13 +65,18 @@ class Child:
 
     @classmethod
     async def start(
-        cls, modules: Sequence[str], providers: ChildProviders = _NO_PROVIDERS
+        cls,
+        modules: Sequence[str],
+        providers: ChildProviders = _NO_PROVIDERS,
+        prelude: tuple[str, ...] = (),
     ) -> Child:
         """A process that has imported these modules, and opened these providers.
 
+        It calls `prelude` first, a function as module:name with its arguments.
         Raises StartupError when it cannot.
         """
-        arguments = [os.getpid(), list(modules), *([providers.plain] if providers.declared else ())]
+        own = providers.plain if providers.declared else None
+        arguments = [os.getpid(), list(modules), own, prelude]
         ours, theirs = socket.socketpair()
         end = ours.dup()
         with theirs:
