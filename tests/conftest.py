@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ settings.load_profile("headstart")
 
 for pool in POOLS:  # more threads would spin on cores that other tests need
     os.environ.setdefault(pool, "1")
+
+# Shells start what runs in the background deaf to Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOGETHER = {
     "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",

@@ -94,7 +94,7 @@ def author(
     try:
         yield Author(folder, process)
     finally:
-        process.kill()
+        process.stop()
 
 
 async def test_a_change_is_shown_at_once_and_computes_what_it_concerns(tmp_path: Path):

@@ -26,6 +26,7 @@ WITHOUT_SAMPLES = {
     "headstart_budget_used_up_tokens",
     "headstart_provider_breaker_open",
     "headstart_provider_call_duration_seconds",
+    "headstart_provider_healthy",
     "headstart_provider_over_budget_total",
     "headstart_provider_paused_seconds_total",
     "headstart_provider_wait_seconds",

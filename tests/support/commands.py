@@ -7,7 +7,6 @@ import io
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -81,19 +80,14 @@ class OnTerminal:
     def __init__(self, *arguments: str, columns: int, rows: int = 24, **environment: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        # Shells start what runs in the background deaf to Ctrl-C, and children inherit that.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headstart_service", *arguments],
-                cwd=ROOT,
-                env=clean_environment() | {"TERM": "xterm", "LC_ALL": "C.UTF-8"} | environment,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "headstart_service", *arguments],
+            cwd=ROOT,
+            env=clean_environment() | {"TERM": "xterm", "LC_ALL": "C.UTF-8"} | environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
         os.close(slave)
         self._bytes = b""
         self._reader = threading.Thread(target=self._read)
