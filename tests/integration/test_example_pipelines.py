@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from headstart_checkout import Quote
 from headstart_comparisons import Comparison
 from headstart_comparisons import Summary as Winners
 from headstart_streaming import Summary
@@ -155,15 +154,16 @@ async def supports(client: PrecomputeClient, api: MessagesApi) -> None:
 async def checks_out(client: PrecomputeClient, api: MessagesApi) -> None:
     """Use the provider of the package, whose setting is the carriers' address."""
     before = len(api.requests)
-    api.script(Reply.status(404), Reply.status(503))
+    api.script(Reply.status(403), Reply.status(503))
     parcel = {"grams": 900, "longest_cm": 30}
     order = {"parcel": parcel, "country": "DE", "postcode": "10115", "carriers": ["ant", "bee"]}
     await client.start("cart", "checkout", order)
     results = await client.get_results("cart", wait=30)
     assert sorted(each.path for each in api.requests[before:]) == ["/carriers/ant", "/carriers/bee"]
-    quotes = results.artifact("quotes", list[Quote])
-    assert {quote.problem for quote in quotes} == {"answered 404", "answered 503"}
-    assert results.error == "choices: no carrier made an offer"
+    assert results.steps["quotes"].items.failed == 2
+    assert re.fullmatch(
+        r"quotes: all 2 items failed; the first: answered \d03", results.error or ""
+    )
 
 
 @pytest.mark.parametrize("package", PACKAGES)

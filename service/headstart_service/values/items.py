@@ -16,7 +16,7 @@ from .kinds import JsonKind, Kind
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, Item[int](value=1) raises TypeError
 class Item(Generic[T]):
     """What became of one item: its value, or why it has none."""
 

@@ -1,28 +1,25 @@
 """Offers of eight carriers while the customer still types an address.
 
 The page starts a run when the postcode is known. All carriers get their request at the same time,
-each with a time limit of its own. One that is slow or away is named with its reason.
+each with a time limit and tries of its own. One that is slow or away is named with its reason.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from headstart_service.sdk import FailureReason, Pipeline, StepFailed, step
+from headstart_service.sdk import FailureReason, Item, Pipeline, StepFailed, step
 
 if TYPE_CHECKING:
     import httpx2
 
 Carrier = Literal["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"]
 CARRIERS: Final[tuple[Carrier, ...]] = get_args(Carrier)
-_PATIENCE: Final = 2.0  # seconds that a carrier has
 _AWAY: Final = FailureReason.DEPENDENCY_AWAY
-_UNREACHED: Final = "could not be reached"
 
 
 class Parcel(BaseModel, extra="forbid"):
@@ -47,14 +44,6 @@ class Offer(BaseModel):
     service: str
     cents: int = Field(ge=0)
     days: int = Field(ge=0, le=60)
-
-
-class Quote(BaseModel):
-    """A carrier's offers, or why there are none."""
-
-    carrier: str
-    offers: list[Offer] = []
-    problem: str = ""
 
 
 class Choice(Offer):
@@ -86,58 +75,45 @@ async def gateway(settings: Gateway) -> AsyncIterator[Gateway]:
     yield settings
 
 
-@step(required=True, timeout=10, max_attempts=2)
+@step(each="carriers", required=True, timeout=2, max_attempts=2, retry_on=())
 async def quotes(
+    carriers: Carrier,
     parcel: Parcel,
     country: str,
     postcode: str,
-    carriers: list[Carrier],
     http: httpx2.AsyncClient,
     gateway: Gateway,
-) -> list[Quote]:
-    """What each carrier answers, in their order. If none can be reached, it is tried again."""
-    request = parcel.model_dump() | {"country": country, "postcode": postcode}
-    found = await asyncio.gather(
-        *(_quote(http, f"{gateway.url}/{carrier}", carrier, request) for carrier in carriers)
-    )
-    if all(quote.problem == _UNREACHED for quote in found):
-        raise StepFailed("no carrier could be reached", failure_reason=_AWAY)
-    return found
-
-
-async def _quote(http: httpx2.AsyncClient, url: str, carrier: str, request: object) -> Quote:
+) -> list[Offer]:
+    """The offers of one carrier, which is tried again if it cannot be reached."""
     import httpx2
 
+    request = parcel.model_dump() | {"country": country, "postcode": postcode}
     try:
-        async with asyncio.timeout(_PATIENCE):
-            response = await http.post(url, json=request)
+        response = await http.post(f"{gateway.url}/{carriers}", json=request)
         response.raise_for_status()
-        return Quote(carrier=carrier, offers=_OFFERS.validate_json(response.content))
-    except TimeoutError:
-        problem = f"gave no answer within {_PATIENCE:g} s"
+        return _OFFERS.validate_json(response.content)
     except httpx2.HTTPStatusError as error:
         problem = f"answered {error.response.status_code}"
     except httpx2.HTTPError:
-        problem = _UNREACHED
+        raise StepFailed("could not be reached", failure_reason=_AWAY) from None
     except ValidationError:
         problem = "gave an answer that makes no sense"
-    return Quote(carrier=carrier, problem=problem)
+    raise StepFailed(problem, retry=False, failure_reason=_AWAY)
 
 
 @step(required=True)
-async def choices(quotes: list[Quote]) -> Choices:
+async def choices(carriers: list[Carrier], quotes: list[Item[list[Offer]]]) -> Choices:
     """The cheapest and the fastest offer of those that came."""
+    quoted = [(c, quote.value or []) for c, quote in zip(carriers, quotes, strict=True)]
     offers = [
-        Choice(carrier=quote.carrier, **offer.model_dump())
-        for quote in quotes
-        for offer in quote.offers
+        Choice(carrier=carrier, **offer.model_dump()) for carrier, made in quoted for offer in made
     ]
     if not offers:
         raise StepFailed("no carrier made an offer", retry=False, failure_reason=_AWAY)
     return Choices(
         cheapest=min(offers, key=lambda offer: (offer.cents, offer.days)),
         fastest=min(offers, key=lambda offer: (offer.days, offer.cents)),
-        without=[quote.carrier for quote in quotes if not quote.offers],
+        without=[carrier for carrier, made in quoted if not made],
     )
 
 

@@ -6,7 +6,6 @@ settled, a step requests the prices of the results, a few at a time; one that fa
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections import Counter
@@ -14,17 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from headstart_service.sdk import Embedder, Pipeline, step
+from headstart_service.sdk import Embedder, Pipeline, StepFailed, step
 
 if TYPE_CHECKING:
     import httpx2
     import numpy as np
     from numpy.typing import NDArray
 
-_AT_ONCE: Final = 8
-"""Prices that are requested at the same time."""
-_PATIENCE: Final = 1.0
-"""Seconds for one of them."""
 _EXACT: Final = 0.5
 """What a title that has all words of the query gets beside its similarity."""
 
@@ -49,14 +44,6 @@ class Hit(Item):
     """A result."""
 
     score: float
-
-
-class Price(BaseModel):
-    """What a result costs now, or why that is not known."""
-
-    id: str
-    cents: int | None = None
-    problem: str = ""
 
 
 class _Answer(BaseModel):
@@ -93,35 +80,22 @@ async def categories(hits: list[Hit]) -> dict[str, int]:
     return dict(Counter(hit.category for hit in hits if hit.category).most_common())
 
 
-@step(timeout=15, settle=0.3)
-async def prices(hits: list[Hit], http: httpx2.AsyncClient) -> list[Price]:
-    """The price of each result, in their order."""
-    # No input: callers must not choose where this worker sends requests.
-    base = os.environ.get("PRICES_URL", "http://localhost:8080")
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def price(hit: Hit) -> Price:
-        async with room:
-            return await _price(http, f"{base}/{hit.id}", hit.id)
-
-    return list(await asyncio.gather(*map(price, hits)))
-
-
-async def _price(http: httpx2.AsyncClient, url: str, item: str) -> Price:
+@step(each="hits", parallel=8, timeout=1, settle=0.3)
+async def prices(hits: Hit, http: httpx2.AsyncClient) -> int:
+    """The price of one result, in cents."""
     import httpx2
 
+    # No input: callers must not choose where this worker sends requests.
+    base = os.environ.get("PRICES_URL", "http://localhost:8080")
     try:
-        async with asyncio.timeout(_PATIENCE):
-            response = await http.get(url)
+        response = await http.get(f"{base}/{hits.id}")
         response.raise_for_status()
-        return Price(id=item, cents=_Answer.model_validate_json(response.content).cents)
-    except TimeoutError:
-        problem = f"no answer within {_PATIENCE:g} s"
+        return _Answer.model_validate_json(response.content).cents
     except httpx2.HTTPStatusError as error:
         problem = f"answered {error.response.status_code}"
     except (httpx2.HTTPError, ValidationError):
         problem = "no answer"
-    return Price(id=item, problem=problem)
+    raise StepFailed(problem)
 
 
 def _words(text: str) -> set[str]:
