@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import Waiting
 from headstart_service.domain import Status, Withdrawal
+from headstart_service.domain.errors import StoreUnavailable
 from headstart_service.pipeline.registry import Registry
 from headstart_service.store.events import subscription
 from headstart_service.store.redis_store import RedisStore
@@ -104,7 +105,15 @@ async def test_a_worker_stops_another_nodes_run_at_once(tmp_path: Path) -> None:
         run = (await backend.begin(key)).lease.job.run
         process = stop(gone)
         try:
-            async with asyncio.timeout(30), backend.queue.withdrawals() as withdrawals:
+            async with asyncio.timeout(30), AsyncExitStack() as stack:
+
+                async def entered() -> AsyncIterator[object] | None:
+                    """As a worker does, again until a node answers."""
+                    with suppress(StoreUnavailable):
+                        return await stack.enter_async_context(backend.queue.withdrawals())
+                    return None
+
+                withdrawals = await wait_until(entered)
                 await backend.store.cancel(key)
                 async with asyncio.timeout(1):
                     assert await anext(withdrawals) == Withdrawal(key, run)
