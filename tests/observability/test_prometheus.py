@@ -41,9 +41,10 @@ SILENT = {
     (
         "sum by (namespace, instance, provider) "
         '(rate(headstart_provider_over_budget_total{namespace=~"$namespace"}[$__rate_interval]))'
-    )
+    ),
+    'headstart_provider_healthy{namespace=~"$namespace"}',
 }
-"""Queries of the dashboard that have no answer while nothing goes wrong."""
+"""Queries of the dashboard without an answer: nothing goes wrong, and no author has a provider."""
 PAIRS = [("ocean", "forest"), ("music", "winter"), ("king", "bread"), ("word{}", "moon")]
 
 
