@@ -18,7 +18,7 @@ from .storage_settings import StorageSettings
 
 _DIRS = platformdirs.PlatformDirs("headstart", appauthor=False)
 KEYS = ("anthropic_api_key", "openai_api_key", "embeddings_key")
-"""The settings that no argument of a process may tell."""
+"""Secrets: no argument of a process may hold them."""
 API_URLS = ("anthropic_base_url", "openai_base_url", "embeddings_url")
 SECRET = (*KEYS, *API_URLS, "redis_url", "ray_address", "tokens", "storage")
 """The settings whose values no message may quote; some may take `tokens` for the token itself."""

@@ -19,7 +19,7 @@ def provider_mistakes(pipeline: Pipeline, own: DeclaredProviders) -> list[Mistak
     """Find what is wrong with the providers that a pipeline's steps take.
 
     They are the built-in ones and `own`, those of authors. An input or step of an own provider's
-    name is a mistake, too: a reader could not tell which of them a parameter means.
+    name is a mistake, too: a reader would not know which of them a parameter means.
     """
     found = [*_unknown(pipeline, own), *_clashes(pipeline, own)]
     for step in pipeline.steps:

@@ -43,7 +43,7 @@ class Question:
         cache: bool,
         output: type[BaseModel] | None = None,
     ) -> Question:
-        """Return a question. Raises ValueError for what no API would take."""
+        """Return a question. Raises ValueError or TypeError for what no API would take."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens = {max_tokens}: must be 1 or more")
         return cls(system, turns_of(prompt), max_tokens, cache, output)
@@ -60,7 +60,7 @@ def estimated(*texts: str) -> int:
 
 
 def turns_of(prompt: Prompt) -> Sequence[Turn]:
-    """Return the turns of a prompt. Raises ValueError that names the wrong one."""
+    """Return the turns of a prompt. Raises ValueError or TypeError that names the wrong one."""
     if isinstance(prompt, str):
         return (Turn(role="user", content=prompt),)
     for number, turn in enumerate(prompt):

@@ -26,7 +26,7 @@ from ..pipeline.provider_factory import ProviderFactory, load_factory
 log = logging.getLogger(__name__)
 
 _HEALTH_LIMIT: Final = 5.0
-"""Seconds that a provider may take to tell its health."""
+"""Seconds that a provider's health check may take."""
 _GRACE: Final = 1.0
 """Seconds that a cancelled provider has to end."""
 _BLOCKED: Final = 5.0

@@ -30,7 +30,7 @@ _BAR: Final = 24
 
 
 async def start_list(client: Any, options: argparse.Namespace) -> int:
-    """Start each line of `options.file`; tell each that failed. Return the exit code."""
+    """Start each line of `options.file` and print those that failed. Return the exit code."""
     common = _common(options)
     starting = _Starting(client, options)
     with _opened(options.file) as (stream, size), _Progress(size) as progress:

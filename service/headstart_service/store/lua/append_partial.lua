@@ -3,7 +3,7 @@
 -- Returns how many bytes are kept of the trial: fewer than the caller believes if the store has lost some, so that it
 -- sends them again. Returns -1 when the lease no longer holds, or another trial is later. Repeating it changes nothing.
 
--- Bytes that an announcement carries at most; who needs more reads it.
+-- Bytes that an announcement carries at most; receivers read a larger piece from the store.
 local CARRIED_PIECE = 16384
 
 local r = load(record)
