@@ -254,7 +254,7 @@ def test_keda_counts_every_partitions_queue(name: str):
     installation = Installation(given["HEADSTART_PREFIX"])
     keys = [PartitionKeys(partition, installation) for partition in range(partitions)]
     statuses = (Status.PENDING, Status.IN_PROGRESS)
-    wanted = {each.of_status(status) for each in keys for status in statuses}
+    wanted = {each.named(f"status:{status}") for each in keys for status in statuses}
     queues = [each for each in scaled["spec"]["triggers"] if each["type"] != "cron"]
     kinds = {each["type"] for each in queues}
     assert len(kinds) == 1

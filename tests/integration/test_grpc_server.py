@@ -26,6 +26,7 @@ from headstart_service.api.results.near_cache import NearCache
 from headstart_service.api.results.reader import ResultReader
 from headstart_service.api.results.waiting import Waiting
 from headstart_service.base.service_methods import SERVICE
+from headstart_service.domain import Snapshot
 from headstart_service.pipeline.registry import Registry
 from headstart_service.pipeline.step import step
 from headstart_service.pipelines.bridging import BRIDGING
@@ -44,6 +45,17 @@ from tests.support.waiting import wait_until
 STATUS = health_pb2.HealthCheckResponse.ServingStatus
 
 
+class CountedReads(RedisStore):
+    """A store that counts the reads that have returned."""
+
+    reads = 0
+
+    async def read(self, *key: Any, **wanted: Any) -> Snapshot:
+        found = await super().read(*key, **wanted)
+        self.reads += 1
+        return found
+
+
 @dataclass
 class Served:
     """A server, its stub, and a worker whose slow step waits for `go`."""
@@ -51,6 +63,7 @@ class Served:
     address: str
     stub: Any
     health: Health
+    store: CountedReads
     waiting: Waiting
     cache: NearCache
     go: asyncio.Event
@@ -97,7 +110,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
             return made
 
         # More patient than the real one: a busy machine is no outage.
-        store = RedisStore(await client(WORKER), rules, budget=2.0, connections=3)
+        store = CountedReads(await client(WORKER), rules, budget=2.0, connections=3)
         events = await client(BLOCKING)
         cache = NearCache(1_000_000)
         waiting = Waiting(store, [lambda: subscription(events, store.channels)], cache)
@@ -133,7 +146,7 @@ async def served(valkey: Valkey) -> AsyncIterator[Served]:
         address = f"127.0.0.1:{port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         stub = pb_grpc.PrecomputeServiceStub(channel)
-        yield Served(address, stub, health, waiting, cache, go, working)
+        yield Served(address, stub, health, store, waiting, cache, go, working)
 
 
 async def code_of(call: Any) -> grpc.StatusCode:
@@ -224,8 +237,8 @@ async def test_an_answer_comes_before_the_deadline_though_the_store_goes_away(
 ) -> None:
     await served.start()
     waiting = asyncio.create_task(served.get(wait=60, deadline=2.5))
-    # It sleeps once its first read is over; until then an outage would be its answer.
-    await wait_until(lambda: served.waiting.asleep)
+    # Until its first read is over, an outage would be its answer.
+    await wait_until(lambda: served.store.reads)
     await valkey.kill()
     assert (await waiting).status == pb.PRECOMPUTE_STATUS_PENDING
 

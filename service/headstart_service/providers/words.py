@@ -69,14 +69,6 @@ def default_words(count: int = DEFAULT_COUNT) -> list[str]:
             raise StartupError(f"only {len(words)} such words are known, not {count}")
 
 
-def read_words(path: Path) -> list[str]:
-    """The words of a UTF-8 file, one a line, normalised to NFC and lower case, each once.
-
-    Blank lines are passed over. Raises StartupError that names the line and the rule it breaks.
-    """
-    return _parse(_read(path), path)
-
-
 def _is_plain(word: str) -> bool:
     # The dictionary is in Latin-1, and has no other letters.
     return (
@@ -99,6 +91,10 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(content: bytes, path: Path) -> list[str]:
+    """The words of a UTF-8 file, one a line, normalised to NFC and lower case, each once.
+
+    Blank lines are passed over. Raises StartupError that names the line and the rule it breaks.
+    """
     words: dict[str, None] = {}
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:

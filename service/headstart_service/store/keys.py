@@ -159,10 +159,6 @@ class PartitionKeys:
         """Return the key of this name, which is one of `FIXED` or of a set beside them."""
         return self._prefix + name
 
-    def of_status(self, status: Status) -> str:
-        """Return the key of the runs of one status."""
-        return self.named(f"status:{status}")
-
     @cached_property
     def jobs(self) -> str:
         """The stream of queued runs."""

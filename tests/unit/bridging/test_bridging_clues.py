@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from headstart_service.domain.errors import StepFailed
-from headstart_service.pipelines.bridging.clues import ask_for_clues, valid_clues
+from headstart_service.pipelines.bridging.clues import ask_for_clues, check_clues
 from headstart_service.pipelines.bridging.prompt import SYSTEM, user_prompt
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,9 +28,7 @@ class Scripted:
 
 def test_valid_clues_are_normalised_and_in_order() -> None:
     raw = [" River ", "CAFE\u0301", "o\u2019clock", "mist"]
-    assert valid_clues(raw, "ocean", "forest", 5) == [
-        "river", "café", "o'clock", "mist"
-    ]  # fmt: skip
+    assert check_clues(raw, "ocean", "forest").valid == ["river", "café", "o'clock", "mist"]
 
 
 @pytest.mark.promise("Haiku's answers are checked as data", "`pipelines/bridging/clues`")
@@ -40,20 +38,16 @@ def test_valid_clues_are_normalised_and_in_order() -> None:
      "mist-", "mist!", "a" * 31, "mist\nrain", "<b>", "snow_fall", "'tis", "1"],
 )  # fmt: skip
 def test_what_breaks_a_rule_is_refused(raw: str) -> None:
-    assert valid_clues([raw, "river"], "ocean", "forest", 5) == ["river"]
+    assert check_clues([raw, "river"], "ocean", "forest").valid == ["river"]
 
 
 def test_variants_of_each_other_are_refused() -> None:
     raw = ["river", "rivers", "rain", "rainy", "swim", "swam"]
-    assert valid_clues(raw, "ocean", "forest", 6) == ["river", "rain", "swim"]
-
-
-def test_no_more_clues_than_asked_for() -> None:
-    assert valid_clues(["river", "mist", "rain"], "ocean", "forest", 2) == ["river", "mist"]
+    assert check_clues(raw, "ocean", "forest").valid == ["river", "rain", "swim"]
 
 
 def test_the_words_of_a_phrase_are_no_clues() -> None:
-    assert valid_clues(["seas", "deep", "mist"], "deep sea", "forest", 5) == ["mist"]
+    assert check_clues(["seas", "deep", "mist"], "deep sea", "forest").valid == ["mist"]
 
 
 async def test_one_request_asks_for_some_to_spare() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from headstart_service.domain.errors import StartupError
-from headstart_service.providers.words import Source, default_words, read_words
+from headstart_service.providers.words import Source, default_words
 
 TEN = ["ocean", "forest", "river", "mist", "rain", "moss", "coast", "valley", "storm", "harvest"]
 
@@ -32,7 +32,7 @@ def test_default_words_are_no_names_or_brands() -> None:
 
 def test_own_words_are_normalised_and_each_is_kept_once(tmp_path: Path) -> None:
     lines = ["\ufeffCafe\u0301", "  OCEAN\r", "", "café", "rock-'n'-roll", "o\u2019clock", *TEN]
-    words = read_words(write(tmp_path, "\n".join(lines).encode()))
+    words = Source.file(write(tmp_path, "\n".join(lines).encode())).words()
     assert words == ["café", "ocean", "rock-'n'-roll", "o\u2019clock", *TEN[1:]]
 
 
@@ -50,19 +50,19 @@ def test_own_words_are_normalised_and_each_is_kept_once(tmp_path: Path) -> None:
 def test_a_bad_line_is_named_with_its_rule(tmp_path: Path, line: bytes, rule: str) -> None:
     file = write(tmp_path, b"\n".join([b"ocean", line]))
     with pytest.raises(StartupError) as caught:
-        read_words(file)
+        Source.file(file).words()
     assert f"{file}, line 2: {rule}" in str(caught.value)
 
 
 def test_too_few_words_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path, "\n".join([*TEN[:9], "Ocean"]).encode())
     with pytest.raises(StartupError, match="must have 10 or more different words, has 9"):
-        read_words(file)
+        Source.file(file).words()
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"cannot read the words of .*: No such file"):
-        read_words(tmp_path / "nothing")
+        Source.file(tmp_path / "nothing")
 
 
 def test_a_source_is_named_after_its_content(tmp_path: Path) -> None:

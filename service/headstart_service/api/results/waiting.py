@@ -92,11 +92,6 @@ class Waiting:
         """How many callers wait or watch now."""
         return sum(run.holders for run in self._runs.values())
 
-    @property
-    def asleep(self) -> int:
-        """How many of them wait for an announcement or their deadline."""
-        return sum(len(run.waiters) for run in self._runs.values())
-
     async def read(self, key: RunKey, awaits: Awaits = Awaits.NOTHING) -> Answer:
         """Return what exists now, for a caller that `awaits` more.
 

@@ -60,11 +60,6 @@ async def ask_for_clues(
     )
 
 
-def valid_clues(raw: Iterable[str], anchor: str, target: str, count: int) -> list[str]:
-    """The first `count` of `raw`, at most, that `check_clues` finds valid, normalised."""
-    return check_clues(raw, anchor, target).valid[:count]
-
-
 def check_clues(
     raw: Iterable[str], anchor: str, target: str, accepted: Iterable[str] = ()
 ) -> Checked:

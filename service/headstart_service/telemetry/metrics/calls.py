@@ -76,14 +76,6 @@ class CallMetrics(Collector):
         """Count an accepted start."""
         self._starts.add(outcome.value)
 
-    @property
-    def by_outcome(self) -> dict[str, int]:
-        """How many GetResults found what, so far."""
-        counts = {str(name): self._results.of(name).number for name in ResultsOutcome}
-        counts["ready"] += self._whole.number
-        counts["partial"] += self._in_part.number
-        return counts
-
     def described(self) -> Iterator[Description]:
         """Describe its metrics."""
         return described((self._requests, self._starts, self._durations, self._results))
