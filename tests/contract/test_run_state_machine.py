@@ -87,7 +87,6 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-
 SHRINKING = 30
 """Seconds that Hypothesis may shrink a failure for; its own limit is 300, and it uses them up."""
 

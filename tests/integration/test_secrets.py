@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -139,8 +140,11 @@ def _listens_on_tcp(pid: int) -> bool:
             fields = line.split()
             if fields[3] == "0A":
                 inodes.add(f"socket:[{fields[9]}]")
-    files = Path(f"/proc/{pid}/fd")
-    return any(str(file.readlink()) in inodes for file in files.iterdir())
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            if str(file.readlink()) in inodes:
+                return True
+    return False
 
 
 @pytest.mark.promise("The embedded Valkey is never in a shared directory", "refused")

@@ -25,13 +25,18 @@ def use_all() -> str:
     assert client.get_results(key, wait=PATIENT).custom == {"a": "there"}
     computed = client.get_or_compute(key, PATIENT, {"a": lambda: "live"}, budget=PATIENT)
     assert computed.sources == {"a": "ready"}, computed
-    assert facade.get_stats()["total_cached"] > 0
+    ends = time.monotonic() + PATIENT
+    # The facade gives up within 0.4 s, which eight processes at once may take.
+    while not facade.get_stats()["total_cached"]:
+        assert time.monotonic() < ends, "the facade reaches no service"
     asyncio.run(_use_async(key))
     return "works"
 
 
 async def _use_async(key: str) -> None:
-    assert await facade.start_bridging_precompute(f"game-{key}", "ocean", "forest", "human")
+    ends = time.monotonic() + PATIENT
+    while not await facade.start_bridging_precompute(f"game-{key}", "ocean", "forest", "human"):
+        assert time.monotonic() < ends, "the facade starts nothing"  # it gives up within a second
     async with PrecomputeClient() as own:
         assert (await own.get_results(key)).custom == {"a": "there"}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.deadline import Deadline
 from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.method_table import METHOD_TABLE
@@ -294,3 +295,17 @@ class Methods:
 def methods_of(reader: Any = None, store: Any = None) -> Methods:
     """Return the methods, on `dependencies_of` these."""
     return Methods(dependencies_of(reader, store))
+
+
+def states(answer: bytes | Answer) -> dict[str, str]:
+    data = answer.data if isinstance(answer, Answer) else answer
+    steps = pb.GetResultsResponse.FromString(data).steps
+    return {
+        name: pb.StepState.Name(r.state).removeprefix("STEP_STATE_") for name, r in steps.items()
+    }
+
+
+async def soon(task: asyncio.Task[bytes]) -> bytes:
+    """The answer of a waiter that must not have to wait for its time to end."""
+    async with asyncio.timeout(5):
+        return await task

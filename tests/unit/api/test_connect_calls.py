@@ -5,124 +5,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-import httpx2
 import pytest
 from google.rpc import error_details_pb2
-from starlette.applications import Starlette
 
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.api.call_limits import CallKind, CallLimits
-from headstart_service.api.dependencies import ApiRules, Dependencies
 from headstart_service.api.results.outgoing import Outgoing
 from headstart_service.auth.grants import Grants
 from headstart_service.auth.token_file import parsed
 from headstart_service.base.service_methods import SERVICE
 from headstart_service.domain import Status
 from headstart_service.domain.errors import StoreUnavailable
-from headstart_service.http.connect.access import Access
 from headstart_service.http.connect.bodies import MAX_REQUEST, Bodies
 from headstart_service.http.connect.head import Head
 from headstart_service.http.connect.query import message_of
-from headstart_service.http.connect.service import ConnectRules, ConnectService
-from headstart_service.http.readiness import Readiness
-from headstart_service.http.server import http_server
-from headstart_service.pipeline.registry import Registry
-from headstart_service.pipelines.bridging import BRIDGING
 from tests.support.tokens import tokens_of
 from tests.support.waiting import wait_until
-from tests.unit.api.conftest import COMPLETED, KEY, PIPELINE, RUNNING, Api, summary_of
+from tests.unit.api.conftest import COMPLETED, RUNNING, Api, summary_of
+from tests.unit.api.connect_port import GAME, JSON, Http, Opening, opening_over
 
-JSON = {"content-type": "application/json"}
 STREAM = {"content-type": "application/connect+json"}
 LARGE = 8 * 1024 * 1024
 """Bytes of a message that no buffer of a connection holds."""
-GAME = b'{"key":"game-1"}'
 TOKENS = tokens_of(reader=("default", "read"), writer=("default", "write"))
-
-
-@dataclass
-class Seen:
-    """Notes what observers of calls receive."""
-
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    readies: list[bool] = field(default_factory=list)
-
-    def ended(self, method: str, code: str, _: float) -> None:
-        self.calls.append((method, code))
-
-    def ready(self, _: float, complete: bool) -> None:  # noqa: FBT001  # as its protocol has it
-        self.readies.append(complete)
-
-    def results(self, *_: Any) -> None: ...
-
-    def started(self, *_: Any) -> None: ...
-
-    def damaged(self) -> None: ...
-
-
-@dataclass
-class Http:
-    """A port, its service and a client."""
-
-    service: ConnectService
-    client: httpx2.AsyncClient
-    seen: Seen
-    limits: CallLimits
-
-    async def post(
-        self, method: str, body: bytes = GAME, headers: dict[str, str] | None = None
-    ) -> httpx2.Response:
-        sent = JSON if headers is None else headers
-        return await self.client.post(f"/{SERVICE}/{method}", content=body, headers=sent)
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Connection]:
-        """A connection to a real port."""
-        async with http_server("127.0.0.1", 0, lambda: READY, self.service.routes()) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                yield reader, writer
-            finally:
-                writer.close()
-
-    async def get(self, method: str, query: str) -> httpx2.Response:
-        return await self.client.get(f"/{SERVICE}/{method}?{query}")
-
-
-Opening = Callable[..., Any]
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-READY = Readiness(ready=True)
 
 
 @pytest.fixture
 def opening(api: Api) -> Opening:
-    """Opens ports over the test's store."""
-
-    @asynccontextmanager
-    async def opened(**rules: Any) -> AsyncIterator[Http]:
-        seen = Seen()
-        dependencies = Dependencies(
-            api.store,
-            Registry([PIPELINE, BRIDGING]),
-            api.reader,
-            ApiRules(result_ttl=60, max_records=9),
-            seen,  # type: ignore[arg-type]
-        )
-        rules.setdefault("limits", CallLimits())
-        access = Access(host="127.0.0.1", tokens="grants" in rules, local=True, open=True)
-        rules.setdefault("access", access)
-        service = ConnectService(ConnectRules(api=dependencies, **rules))
-        transport = httpx2.ASGITransport(Starlette(routes=service.routes()))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            yield Http(service, client, seen, rules["limits"])
-
-    return opened
+    return opening_over(api)
 
 
 @pytest.fixture
@@ -495,85 +410,6 @@ async def test_a_process_that_stops_refuses_new_calls_and_ends_old_ones(
     assert (await held).json() == {"code": "unavailable", "message": "the server is stopping"}
     await draining
     api.store.gate.set()
-
-
-def access(**rules: Any) -> Access:
-    return Access(**({"host": "127.0.0.1", "tokens": False, "local": True, "open": True} | rules))
-
-
-@pytest.mark.promise("Pages of other sites cannot call over HTTP", "`http/connect/access`")
-@pytest.mark.parametrize(
-    ("headers", "rules", "status"),
-    [
-        ({}, {}, 200),
-        ({"host": "localhost:8080"}, {}, 200),
-        ({"host": "evil.example"}, {}, 403),
-        ({"host": "headstart.prod.svc"}, {"local": False}, 200),
-        ({"origin": "https://evil.example"}, {}, 403),
-        ({"origin": "null"}, {}, 403),
-        ({"sec-fetch-site": "cross-site"}, {}, 403),
-        ({"sec-fetch-site": "same-site"}, {}, 403),
-        ({"sec-fetch-site": "same-origin"}, {}, 200),
-        ({"origin": "http://localhost:1", "host": "localhost:1"}, {}, 200),
-        ({"origin": "http://evil.example:1", "host": "evil.example:1"}, {"local": False}, 403),
-        ({"origin": "https://shop.example"}, {"origins": ("https://shop.example",)}, 200),
-        ({"origin": "https://evil.example"}, {"origins": ("https://shop.example",)}, 403),
-    ],
-)
-async def test_pages_of_other_sites_call_only_if_they_are_allowed(
-    opening: Opening, headers: dict[str, str], rules: dict[str, Any], status: int
-) -> None:
-    async with opening(access=access(**rules)) as http:
-        answer = await http.post("GetStatus", headers=JSON | headers)
-        assert answer.status_code == status
-        if status == 403:
-            assert "access-control-allow-origin" not in answer.headers
-
-
-async def test_a_form_with_an_origin_is_refused(opening: Opening) -> None:
-    form = {"content-type": "application/x-www-form-urlencoded", "origin": "https://shop.example"}
-    async with opening(access=access(origins=("https://shop.example",))) as http:
-        assert (await http.post("GetStatus", headers=form)).status_code == 415
-
-
-async def test_a_read_by_get_needs_a_name_of_this_machine(opening: Opening) -> None:
-    async with opening(access=access(local=False)) as http:
-        url = f"/{SERVICE}/GetStatus?message=%7B%22key%22%3A%22game-1%22%7D"
-        for host, status in (("evil.example", 403), ("localhost", 200)):
-            assert (await http.client.get(url, headers={"host": host})).status_code == status
-
-
-@pytest.mark.promise(
-    "HTTP calls are not taken unencrypted by accident", "loopback only without `HEADSTART_INSECURE`"
-)
-async def test_a_port_in_the_clear_serves_this_machine_alone(
-    opening: Opening, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opening(access=access(open=False)) as http:
-        assert (await http.post("GetStatus")).status_code == 200
-        name = "headstart_service.http.connect.access.is_loopback_address"
-        monkeypatch.setattr(name, lambda _: False)
-        answer = await http.post("GetStatus")
-        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
-
-
-async def test_an_allowed_origin_gets_the_headers_that_browsers_ask_for(opening: Opening) -> None:
-    asked = {
-        "access-control-request-method": "POST",
-        "access-control-request-headers": "content-type, connect-timeout-ms, authorization",
-    }
-    async with opening(access=access(origins=("https://shop.example",))) as http:
-        for origin, status in (("https://shop.example", 200), ("https://evil.example", 400)):
-            headers = asked | {"origin": origin}
-            url = f"/{SERVICE}/GetStatus"
-            answer = await http.client.request("OPTIONS", url, headers=headers)
-            assert answer.status_code == status
-            allowed = answer.headers.get("access-control-allow-origin")
-            assert allowed == (origin if status == 200 else None)
-        answer = await http.post("GetStatus", headers=JSON | {"origin": "https://shop.example"})
-        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
-        assert "origin" in answer.headers["vary"].lower()
-    assert KEY.key == answer.json()["key"]
 
 
 async def test_the_port_describes_its_calls(http: Http) -> None:
