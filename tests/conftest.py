@@ -38,7 +38,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TOGETHER = {
     "the game's server": r"integration/test_(bridging_|commands|grpcurl|readme|seed_|service)",
-    "the model": r"unit/(bridging/|providers/|processes/test_worker_providers)",
+    "the model": (
+        r"unit/(bridging/|processes/test_worker_providers"
+        r"|providers/test_provider_(embeddings|model_files|model_preparation|vocabulary))"
+    ),
 }
 """Files whose tests share what a process starts or loads once, in seconds."""
 

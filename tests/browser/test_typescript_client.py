@@ -22,18 +22,21 @@ from tests.support.pipelines import REFERENCES
 pytest.importorskip("playwright.sync_api", reason="make test-browser")
 pytestmark = pytest.mark.browser
 
-WATCH = """async (url) => {
+WATCH = """async ([url, directory]) => {
     const client = headstartClient.createWebClient(url);
-    const started = await client.start("page", "chain", { value: 2n ** 53n });
+    const started = await client.start("page", "probe", { directory, value: 2n ** 53n });
     const states = [];
-    for await (const state of client.watchResults("page")) states.push(state.status);
+    for await (const state of client.watchResults("page")) {
+        states.push(state.status);
+        window.noted();
+    }
     const { values } = await client.getResults("page", { waitMs: 1500 });
-    const wrong = await client.start("page", "chain", { value: "x" }).catch((error) => error);
+    const wrong = await client.start("page", "probe", { directory, value: "x" }).catch((error) => error);
     return {
         outcome: started.outcome,
         last: states.at(-1),
         many: states.length > 1,
-        one: String(values.one),
+        first: String(values.first),
         code: wrong.code,
         fields: wrong.violations.map((each) => each.field),
     };
@@ -73,17 +76,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, str]]
 
 
 def test_a_page_starts_watches_and_reads_a_run(
-    shop: tuple[Site, str], script: Path, new_page: Callable[..., Any]
+    shop: tuple[Site, str], script: Path, new_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     site, origin = shop
     page = new_page()
     page.goto(origin)
     page.add_script_tag(path=script)
-    assert page.evaluate(WATCH, site.url.rstrip("/")) == {
+    page.expose_function("noted", (tmp_path / "go").touch)  # the run's end waits for a first state
+    assert page.evaluate(WATCH, [site.url.rstrip("/"), str(tmp_path)]) == {
         "outcome": "started",
         "last": "completed",
         "many": True,
-        "one": str(2**53 + 1),
+        "first": str(2**53 + 1),
         "code": "INVALID_ARGUMENT",
         "fields": ["custom.inputs.value"],
     }

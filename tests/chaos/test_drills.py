@@ -29,7 +29,7 @@ from tests.support.proxy import proxy
 from tests.support.scrape import http_of, metrics_of, value
 from tests.support.valkey import Valkey
 from tests.support.versioned_pipelines import MODULE
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -154,8 +154,8 @@ async def test_doctor_names_why_runs_wait(valkey: Valkey, tmp_path: Path, table:
     gated = {"directory": str(tmp_path)}
     async with (
         api(valkey.url, **BOTH) as (server, address),
-        PrecomputeClient(address, namespace="shop") as shop,
-        PrecomputeClient(address, namespace="robots") as robots,
+        PrecomputeClient(address, namespace="shop", timeout=PATIENT) as shop,
+        PrecomputeClient(address, namespace="robots", timeout=PATIENT) as robots,
     ):
         site = Site(table, server, address)
         async with worker(valkey.url, **BOTH) as lost:

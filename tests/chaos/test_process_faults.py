@@ -17,7 +17,7 @@ from tests.support.load import Load, serves
 from tests.support.processes import Process, address_of, alive, children, health, run_headstart
 from tests.support.rig import FAULTS, SETTINGS, Fleet
 from tests.support.valkey import Valkey, free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -96,7 +96,10 @@ async def test_a_killed_api_process_with_a_thousand_waiters(
         await asyncio.gather(*(replica.start() for replica in replicas))
         await stack.enter_async_context(fleet.working())
         # Retries are the caller's here, so that each failure is seen.
-        clients = [PrecomputeClient(_addresses(replicas), max_attempts=1) for _ in range(4)]
+        clients = [
+            PrecomputeClient(_addresses(replicas), timeout=PATIENT, max_attempts=1)
+            for _ in range(4)
+        ]
         for client in clients:
             await stack.enter_async_context(client)
         waiters = Waiters(clients)
@@ -136,7 +139,7 @@ async def test_a_killed_embedded_valkey_is_started_again_and_has_kept_everything
     settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path), "HEADSTART_HTTP_PORT": "0"}
     process = run_headstart("serve", HEADSTART_GRPC_PORT="0", **settings)
     try:
-        async with PrecomputeClient(await address_of(process)) as client:
+        async with PrecomputeClient(await address_of(process), timeout=PATIENT) as client:
             load = Load(client, "embedded")
             async with load.running(8, pause=0.1):
                 for _ in range(FAULTS):
@@ -167,7 +170,7 @@ async def test_a_killed_serve_leaves_nothing_behind_and_its_successor_goes_on(
     settings = SETTINGS | {"HEADSTART_DATA_DIR": str(tmp_path), "HEADSTART_HTTP_PORT": "0"}
     process = run_headstart("serve", HEADSTART_GRPC_PORT=str(port), **settings)
     try:
-        async with PrecomputeClient(f"127.0.0.1:{port}") as client:
+        async with PrecomputeClient(f"127.0.0.1:{port}", timeout=PATIENT) as client:
             await address_of(process)
             load = Load(client, "serve")
             async with load.running(6, pause=0.1):
@@ -201,7 +204,9 @@ async def test_replicas_and_workers_that_are_replaced_one_by_one_fail_no_call(
             stack.callback(replica.stop)
         await asyncio.gather(*(replica.start() for replica in replicas))
         await stack.enter_async_context(fleet.working())
-        client = await stack.enter_async_context(PrecomputeClient(_addresses(replicas)))
+        client = await stack.enter_async_context(
+            PrecomputeClient(_addresses(replicas), timeout=PATIENT)
+        )
         async with valkey.client() as redis:  # a slow disk is another fault, and is told as one
             await redis.config_set("appendfsync", "no")
         load = Load(client, "rolling")

@@ -16,7 +16,7 @@ from tests.support.pipelines import began
 from tests.support.processes import api
 from tests.support.rig import FAULTS, SETTINGS, Fleet
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -42,7 +42,10 @@ async def _lane(directory: Path, chance: random.Random) -> None:
     await valkey.start()
     try:
         fleet = Fleet(valkey.url, 2)
-        async with api(valkey.url, **SETTINGS) as (_, address), PrecomputeClient(address) as client:
+        async with (
+            api(valkey.url, **SETTINGS) as (_, address),
+            PrecomputeClient(address, timeout=PATIENT) as client,
+        ):
             async with fleet.working():
                 for fault in range(FAULTS // LANES):
                     place = directory / f"run{fault}"

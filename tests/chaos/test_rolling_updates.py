@@ -32,7 +32,7 @@ from tests.support.consistency import inconsistencies
 from tests.support.processes import Process, address_of, run_headstart, stub
 from tests.support.valkey import Valkey
 from tests.support.versioned_pipelines import MADE_BY, REFERENCES
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -119,7 +119,7 @@ class Installation:
             await process.says("headstart worker ready")
         else:
             member.address = await address_of(process)
-            member.client = PrecomputeClient(member.address, timeout=5)
+            member.client = PrecomputeClient(member.address, timeout=PATIENT)
             self.live[role].append(member)
 
     async def _remove(self, role: Role, kind: Kind) -> None:
@@ -272,7 +272,7 @@ class Callers:
         request.artifact.json = json.dumps(value)
         with suppress(grpc.aio.AioRpcError):
             async with stub(api.address) as service:
-                answer = await service.ReportStep(request, timeout=5)
+                answer = await service.ReportStep(request, timeout=PATIENT)
                 self.counts[f"reports: {'taken' if answer.accepted else 'refused'}"] += 1
 
     async def see_to_end(self) -> None:

@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy, proxy
 from tests.support.rig import SETTINGS, Fleet
 from tests.support.soak import Gauges
 from tests.support.valkey import Valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -56,7 +56,7 @@ async def test_what_a_service_uses_does_not_grow(
         steady = await stack.enter_async_context(worker(url, **settings))
         fleet = Fleet(url, 1, **settings)
         await stack.enter_async_context(fleet.working())
-        client = await stack.enter_async_context(PrecomputeClient(address))
+        client = await stack.enter_async_context(PrecomputeClient(address, timeout=PATIENT))
         redis = await stack.enter_async_context(valkey.client())
         assert valkey.process is not None
         pids = {"api": server.pid, "worker": steady.pid, "valkey": valkey.process.pid}

@@ -17,7 +17,7 @@ from tests.support.pipelines import began
 from tests.support.processes import api
 from tests.support.rig import FAULTS, SETTINGS, Fleet, Rig, rig
 from tests.support.valkey import Valkey, monitored
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -35,7 +35,10 @@ async def test_a_worker_killed_in_any_state_of_a_run_loses_nothing(
     valkey: Valkey, chance: random.Random
 ):
     fleet = Fleet(valkey.url, 2, HEADSTART_DRAIN="0.05")
-    async with api(valkey.url, **SETTINGS) as (_, address), PrecomputeClient(address) as client:
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        PrecomputeClient(address, timeout=PATIENT) as client,
+    ):
         async with fleet.working():
             load = Load(client, "killed")
             for kill in range(FAULTS + 4):
@@ -121,7 +124,10 @@ async def test_a_worker_that_runs_out_of_memory_loses_nothing(
     valkey: Valkey, tmp_path: Path, chance: random.Random
 ):
     fleet = Fleet(valkey.url, 2)
-    async with api(valkey.url, **SETTINGS) as (_, address), PrecomputeClient(address) as client:
+    async with (
+        api(valkey.url, **SETTINGS) as (_, address),
+        PrecomputeClient(address, timeout=PATIENT) as client,
+    ):
         load = Load(client, "beside")
         async with fleet.working(), load.running(4, pause=0.2):
             for death in range(FAULTS):
@@ -144,7 +150,10 @@ async def test_a_step_that_always_kills_its_worker_fails_and_harms_no_other_run(
     poisons = FAULTS // 3 + 1  # each kills three workers
     fleet = Fleet(valkey.url, 3)
     settings = SETTINGS | {"HEADSTART_FAILURE_TTL": "600"}
-    async with api(valkey.url, **settings) as (_, address), PrecomputeClient(address) as client:
+    async with (
+        api(valkey.url, **settings) as (_, address),
+        PrecomputeClient(address, timeout=PATIENT) as client,
+    ):
         load = Load(client, "innocent")
         async with fleet.working(), load.running(6, pause=0.1):
             for poison in range(poisons):
@@ -174,7 +183,10 @@ async def test_a_step_that_always_blocks_its_worker_fails_and_harms_no_other_run
         "HEADSTART_HANG_LIMIT": "1",
     }
     fleet = Fleet(valkey.url, 3, **settings)
-    async with api(valkey.url, **settings) as (_, address), PrecomputeClient(address) as client:
+    async with (
+        api(valkey.url, **settings) as (_, address),
+        PrecomputeClient(address, timeout=PATIENT) as client,
+    ):
         load = Load(client, "neighbour")
         async with fleet.working(), load.running(6, pause=0.1):
             for number in range(runs):

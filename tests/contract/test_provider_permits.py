@@ -178,8 +178,8 @@ async def test_a_refusal_makes_all_workers_pause_as_long_as_it_asks(
     assert (news.event, news.ending) == ("paused", "rate_limited")
     none, turn = await two[1].ask()
     assert (none, turn.waits_for, turn.ending) == ([], WaitsFor.PAUSE, "rate_limited")
-    assert 39 < turn.wait <= 40
-    assert 39 < turn.paused <= 40
+    assert 30 < turn.wait <= 40  # less by as much as a busy machine takes to ask
+    assert 30 < turn.paused <= 40
 
 
 async def test_a_pause_has_a_longest_time(two: tuple[Worker, Worker]) -> None:
@@ -281,7 +281,7 @@ async def test_calls_under_way_count_in_a_budget_and_those_beyond_it_wait(
 async def test_what_the_calls_of_a_killed_worker_would_cost_comes_back(
     two: tuple[Worker, Worker],
 ) -> None:
-    assert len((await two[0].ask(2, tokens=80, budget=100, lease=0.3))[0]) == 2
+    assert len((await two[0].ask(2, tokens=80, budget=100, lease=1.0))[0]) == 2
 
     async def free() -> list[str]:
         return (await two[1].ask(1, tokens=80, budget=100))[0]

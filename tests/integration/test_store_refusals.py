@@ -138,7 +138,7 @@ async def test_a_full_redis_is_reported_as_such_with_the_right_cure(url: str, op
         await wait_until(told)
         assert re.search(f"WARNING .*starts are refused: {re.escape(FULL)}", server.output)
         with pytest.raises(ResourceExhausted, match=re.escape(FULL)):
-            await client.start("l", "noop", {"value": 2}, timeout=2)
+            await client.start("l", "noop", {"value": 2}, timeout=20)
         assert (await client.get_results("k")).custom
         assert await is_ready(working)
         port = (await server.says(r"HTTP on [\w.:]*:(\d+)"))[1]

@@ -47,7 +47,7 @@ async def test_no_call_fails_and_watches_resume_without_a_double(
     assert await process.wait() == 0
     server.process.kill()
     assert found["failures"] == []
-    assert found["answers"] > 1000
+    assert found["answers"] > 200
     for states in (found["node"], found["page"]):
         assert "COMPLETED" in states[-1]
         assert len(states) == len(set(states)), states

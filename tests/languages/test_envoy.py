@@ -19,7 +19,7 @@ from tests.support.processes import ROOT, Process, Service, clean_environment, s
 from tests.support.replicas import Replica, Replicas
 from tests.support.requests import noop, probe, results
 from tests.support.valkey import free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = [pytest.mark.languages, pytest.mark.asyncio(loop_scope="module")]
 
@@ -94,7 +94,7 @@ async def test_waits_and_watches_last_longer_than_envoys_own_timeouts(
     replicas: Replicas, tmp_path: Path
 ):
     async with proxied(tmp_path, *await replicas.two()) as address:
-        async with stub(address) as service, PrecomputeClient(address) as client:
+        async with stub(address) as service, PrecomputeClient(address, timeout=PATIENT) as client:
             await service.StartPrecompute(probe("long", tmp_path))
             watched = []
 
@@ -121,7 +121,7 @@ async def test_a_callers_deadline_is_kept_and_partial_results_arrive(
 ):
     async with proxied(tmp_path, *await replicas.two()) as address, stub(address) as service:
         await service.StartPrecompute(probe("partial", tmp_path))
-        partial = await service.GetResults(results("partial", 30, "gated"), timeout=1.5)
+        partial = await service.GetResults(results("partial", 30, "gated"), timeout=3)
         assert partial.steps["gated"].state in {pb.STEP_STATE_RUNNING, pb.STEP_STATE_PENDING}
         (tmp_path / "go").touch()
 

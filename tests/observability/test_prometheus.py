@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +25,13 @@ import yaml
 
 from headstart import NotFound, PrecomputeClient, Tls
 from tests.support.certificates import authority, signed
+from tests.support.deployments import eventually
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.processes import ROOT, Process, clean_environment, serving, worker
 from tests.support.scrape import asked, http_of
 from tests.support.tokens import tokens_of
 from tests.support.valkey import Valkey, free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 pytestmark = pytest.mark.observability
 
@@ -121,7 +122,7 @@ async def prometheus(directory: Path, targets: list[str], token: str) -> AsyncIt
 
 async def load(address: str, ca: Path, token: str) -> None:
     """Games, waits, looks and mistakes, until cancelled."""
-    async with PrecomputeClient(address, tls=Tls(ca=ca), token=token) as client:
+    async with PrecomputeClient(address, tls=Tls(ca=ca), token=token, timeout=PATIENT) as client:
         number = 0
         while True:
             for anchor, target in PAIRS:
@@ -173,7 +174,7 @@ async def observed(valkey: Valkey, directory: Path) -> AsyncIterator[Asked]:
                     # Enough for a rate of everything that every game has.
                     for each in targets:
                         seen = f'count_over_time(up{{instance="{each}"}}[5m]) > 12'
-                        await wait_until(lambda q=seen: _sync(told, q, loading), 60)
+                        await wait_until(lambda q=seen: _sync(told, q, loading), 120)
                     yield told
             finally:
                 loading.cancel()
@@ -219,8 +220,14 @@ def _check_targets(told: Asked) -> None:
 def _check_dashboard(told: Asked) -> None:
     queries = list(expressions())
     assert len(queries) > 50
-    empty = {q for q in queries if not _answered(told.query(asked_for(q)))}
-    assert empty == SILENT
+
+    def empty() -> set[str]:
+        return {q for q in queries if not _answered(told.query(asked_for(q)))}
+
+    # A busy machine's first games are late, and so is a rate of what they alone have.
+    with suppress(AssertionError):
+        eventually(lambda: empty() == SILENT, 60)
+    assert empty() == SILENT
 
 
 def _answered(result: list[Any]) -> bool:
@@ -231,18 +238,31 @@ def _answered(result: list[Any]) -> bool:
 def _check_rules(told: Asked) -> None:
     recorded = {rule["record"] for rule in rules("recording.yaml")}
     for name in sorted(recorded):
-        assert told.query(name), f"{name} records nothing"
-    known = {rule["name"]: rule for group in told.get("rules")["groups"] for rule in group["rules"]}
+        eventually(lambda name=name: told.query(name), 60)
+    known = _known(told)
     alerts = {rule["alert"]: rule for rule in rules("alerts.yaml")}
     assert set(known) == set(alerts) | recorded
     for name, rule in known.items():
         assert rule["health"] == "ok", (name, rule.get("lastError"))
-    firing = {name for name in alerts if known[name].get("alerts")}
-    # The test's own certificate lasts two days, and is told of, pending for an hour.
-    assert "HeadstartCertificateEnds" in firing
-    assert not firing & {"HeadstartNotServing", "HeadstartStoreAway", "HeadstartNoWorker"}
+
+    def settled() -> bool:
+        now = _known(told)
+        firing = {name for name in alerts if now[name].get("alerts")}
+        # The test's own certificate lasts two days, and is told of, pending for an hour.
+        shown = "HeadstartCertificateEnds" in firing
+        # On a busy machine one of these may be pending for a moment.
+        return shown and not firing & {
+            *("HeadstartNotServing", "HeadstartStoreAway", "HeadstartNoWorker"),
+        }
+
+    eventually(settled, 60)
     for name, alert in alerts.items():
         assert _data_behind(told, alert["expr"]), f"{name} looks at what is not there"
+
+
+def _known(told: Asked) -> dict[str, Any]:
+    """Prometheus's rules, by their names."""
+    return {rule["name"]: rule for group in told.get("rules")["groups"] for rule in group["rules"]}
 
 
 def _data_behind(told: Asked, expression: str) -> bool:

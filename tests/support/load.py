@@ -18,12 +18,11 @@ from headstart import (
     Results,
     ServiceUnavailable,
 )
+from tests.support.waiting import PATIENT
 
 _BREATH = 0.05
 STUCK = 120.0
 """Seconds after which a run that has not ended counts as stuck; far more than any fault lasts."""
-SLOWEST = 15.0
-"""Seconds that a call may take beyond its wait: on a busy machine a process may stand for some."""
 
 
 @dataclass
@@ -115,12 +114,12 @@ class Load:
         while time.monotonic() < deadline:
             try:
                 if not begun:
-                    await self._client.start(key, "chain", {"value": number}, timeout=SLOWEST)
+                    await self._client.start(key, "chain", {"value": number}, timeout=PATIENT)
                     begun = True
                     starts += 1
                 began = time.monotonic()
                 results = await self._client.get_results(
-                    key, wait=self._wait, timeout=self._wait + SLOWEST
+                    key, wait=self._wait, timeout=self._wait + PATIENT
                 )
                 self.verdict.outwaited += time.monotonic() - began >= self._wait
             except NotFound:

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headstart.v1 import precompute_pb2_grpc as pb_grpc
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENT, wait_until
 
 ROOT = Path(__file__).parents[2]
 Service: TypeAlias = "pb_grpc.PrecomputeServiceAsyncStub"
@@ -175,7 +175,7 @@ async def health(address: str, service: str = SERVICE) -> str:
     """What gRPC health says of a service."""
     async with grpc.aio.insecure_channel(address) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(service=service), timeout=5
+            health_pb2.HealthCheckRequest(service=service), timeout=PATIENT
         )
     name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     return name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from headstart import PrecomputeClient
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, run_headstart, worker
+from tests.support.waiting import PATIENT
 
 FAULTS = 20
 """How often each fault strikes."""
@@ -47,7 +48,7 @@ async def rig(redis_url: str, workers: int = 2, **environment: str) -> AsyncIter
             ]
         server, address = served.result()
         made = [each.result() for each in working]
-        client = await enter(PrecomputeClient(address))
+        client = await enter(PrecomputeClient(address, timeout=PATIENT))
         try:
             yield Rig(server, made, client, address)
         finally:

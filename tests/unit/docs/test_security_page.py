@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ PAGE = (ROOT / "docs" / "security.md").read_text()
 PROMISES = (ROOT / "docs" / "promises.md").read_text()
 DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle"}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__"}
+WORDS = (*DANGEROUS_MODULES, *DANGEROUS_CALLS, "allow_pickle")
 
 
 def test_every_promise_is_made_once_with_its_mechanism() -> None:
@@ -54,8 +56,12 @@ TRUSTED = {
 def test_nothing_unpickles_or_evaluates_what_comes_from_outside() -> None:
     for package in ("service/headstart_service", "client/headstart"):
         for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                trusted = TRUSTED.get("/".join(path.relative_to(ROOT / package).parts), set())
+            text = path.read_text()
+            # Python reads names in this form, too: most modules have none of these words at all.
+            if not any(word in unicodedata.normalize("NFKC", text) for word in WORDS):
+                continue
+            trusted = TRUSTED.get("/".join(path.relative_to(ROOT / package).parts), set())
+            for node in ast.walk(ast.parse(text)):
                 assert not _dangers(node) - trusted, f"{path}:{getattr(node, 'lineno', 0)}"
 
 

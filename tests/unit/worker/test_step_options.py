@@ -35,7 +35,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "mixed": lambda: ExceptionGroup("two", [Away("one"), KeyError("two")]),
     "timeout": lambda: TimeoutError("of the step's own call"),
     "failed": lambda: StepFailed("not now"),
-    "later": lambda: StepFailed("not now", retry_after=0.5),
+    "later": lambda: StepFailed("not now", retry_after=0.01),
 }
 
 
