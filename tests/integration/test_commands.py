@@ -18,7 +18,7 @@ import pytest
 
 from headstart_service.commands.operator.accounting_view import duration
 from tests.integration.conftest import GameServer, grpc_address
-from tests.support.commands import OnTerminal, run
+from tests.support.commands import OnTerminal, done_here, run
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import ROOT, Process, clean_environment, run_headstart
 from tests.support.waiting import wait_until
@@ -59,7 +59,7 @@ def test_a_server_warns_once_of_a_setting_that_nobody_reads(
 
 def started(address: str, key: str, directory: Path) -> None:
     inputs = json.dumps({"directory": str(directory)})
-    done = run("start", key, "--pipeline", "probe", "--inputs", inputs, "--address", address)
+    done = done_here("start", key, "--pipeline", "probe", "--inputs", inputs, "--address", address)
     assert done.code == 0, done.err
 
 
@@ -149,7 +149,7 @@ async def test_watch_prints_a_line_a_change_off_a_terminal_and_one_of_json_a_mes
 
 async def test_a_watch_beyond_its_timeout_exits_with_4(light_server: str, tmp_path: Path):
     started(light_server, "slow", tmp_path)
-    done = run("watch", "slow", "--timeout", "300ms", "--address", light_server)
+    done = done_here("watch", "slow", "--timeout", "300ms", "--address", light_server)
     (tmp_path / "go").touch()
     assert done.code == 4
     assert done.err == "headstart: the run has not ended within 0.3 s\n"
@@ -231,7 +231,7 @@ async def test_stats_account_for_every_start(light_server: str, tmp_path: Path):
     here = ("--namespace", "accounts", "--address", light_server)
 
     def asked(*command: str) -> str:
-        done = run(*command, *here)
+        done = done_here(*command, *here)
         assert done.code == 0, done.err
         return done.out
 
@@ -286,24 +286,24 @@ def test_a_run_of_another_revision_is_neither_cancelled_nor_touched(
 ):
     started(light_server, "spared", tmp_path)
     here = ("spared", "--address", light_server)
-    touched = run("touch", *here, "--revision", "7")
+    touched = done_here("touch", *here, "--revision", "7")
     assert (touched.code, touched.err) == (
         3,
         "headstart: nothing is precomputed under default/spared revision 7\n",
     )
-    assert run("touch", *here, "--revision", "1").code == 0
-    found = run("cancel", *here, "--revision", "7")
+    assert done_here("touch", *here, "--revision", "1").code == 0
+    found = done_here("cancel", *here, "--revision", "7")
     assert (found.code, found.err) == (0, "")
     assert re.fullmatch(r"spared: the key has revision 1, (pending|in_progress)\n", found.out)
-    wrong = run("cancel", *here, "--revision", "-1")
+    wrong = done_here("cancel", *here, "--revision", "-1")
     assert (wrong.code, wrong.out) == (2, "")
     assert "revision: must be 1 or more, or 0 for any, is -1" in wrong.err
-    assert run("cancel", *here, "--revision", "1").out == "cancelled: cancelled\n"
-    assert run("cancel", *here, "--revision", "1").out == "had ended before: cancelled\n"
+    assert done_here("cancel", *here, "--revision", "1").out == "cancelled: cancelled\n"
+    assert done_here("cancel", *here, "--revision", "1").out == "had ended before: cancelled\n"
 
 
 def test_the_fields_of_json_are_those_of_the_page(light_server: str):
-    assert run("start", "shapes", "--pipeline", "noop", "--address", light_server).code == 0
+    assert done_here("start", "shapes", "--pipeline", "noop", "--address", light_server).code == 0
     cases = {
         "start": ["shapes", "--pipeline", "noop"],
         "get": ["shapes", "--wait", "20"],
@@ -317,11 +317,11 @@ def test_the_fields_of_json_are_those_of_the_page(light_server: str):
     for command, arguments in cases.items():
         [cell] = re.findall(rf"^\| `{command}` \| (.*) \|$", table, re.MULTILINE)
         fields = re.findall(r"\{(.*?)\}", cell)[0].split(", ")
-        done = run(command, *arguments, "--json", "--address", light_server)
+        done = done_here(command, *arguments, "--json", "--address", light_server)
         value = json.loads(done.out)
         found = value[0] if isinstance(value, list) else value
         assert list(found) == fields, command
-    settings = json.loads(run("check-config", "--json").out)
+    settings = json.loads(done_here("check-config", "--json").out)
     [cell] = re.findall(r"^\| `check-config` \| (.*) \|$", table, re.MULTILINE)
     outer, inner = (each.split(", ") for each in re.findall(r"\{(.*?)\}", cell))
     assert (list(settings), list(settings["settings"][0])) == (outer, inner)

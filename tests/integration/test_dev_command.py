@@ -198,9 +198,14 @@ async def test_a_change_stops_the_run_under_way_and_keeps_what_it_has_completed(
     with author(tmp_path, "--inputs", '{"text": "a b"}') as edits:
         await edits.turn()
         waits = "await __import__('asyncio').Event().wait()\n    return len(words)"
-        edits.edit("edited_package/__init__.py", "return text", "return text[:1]")
-        edits.edit("edited_package/__init__.py", "return len(words)", waits)
+        module = tmp_path / "edited_package" / "__init__.py"
+        text = module.read_text().replace("return text", "return text[:1]")
+        # `count` begins once `shown` has been kept.
+        text = text.replace(
+            "def count(words: list[str])", "def count(words: list[str], shown: str)"
+        )
         edits.computed()
+        module.write_text(text.replace("return len(words)", waits))
         await wait_until(lambda: "count" in edits.computed())
         edits.edit("edited_package/__init__.py", waits, "return len(words) + 5")
         printed = await edits.turn()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from types import TracebackType
@@ -57,14 +57,26 @@ def run_here(*arguments: str, **environment: str) -> tuple[int, str]:
     `serve` with wrong settings and `check-config`.
     """
     said = io.StringIO()
+    return _ended_here(arguments, environment, said, said), said.getvalue()
+
+
+def done_here(*arguments: str, **environment: str) -> Done:
+    """Do the same as `run`, as `run_here` does it: for commands of operators that ask a server."""
+    out, err = io.StringIO(), io.StringIO()
+    code = _ended_here(arguments, environment, out, err)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def _ended_here(
+    arguments: Sequence[str], environment: Mapping[str, str], out: io.StringIO, err: io.StringIO
+) -> int:
     with (
-        patch.dict(os.environ, clean_environment() | environment, clear=True),
-        redirect_stdout(said),
-        redirect_stderr(said),
+        patch.dict(os.environ, {**clean_environment(), **environment}, clear=True),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        ThreadPoolExecutor(1) as thread,
     ):
-        with ThreadPoolExecutor(1) as thread:
-            code = thread.submit(_code_of, arguments).result()
-    return code, said.getvalue()
+        return thread.submit(_code_of, arguments).result()
 
 
 def _code_of(arguments: Sequence[str]) -> int:

@@ -43,8 +43,12 @@ class Place:
         if self.port:
             return socket.create_connection((self.host, self.port), timeout)
         made = socket.socket(socket.AF_UNIX)
-        made.settimeout(timeout)
-        made.connect(self.host)
+        try:
+            made.settimeout(timeout)
+            made.connect(self.host)
+        except OSError:
+            made.close()
+            raise
         return made
 
     def __str__(self) -> str:
