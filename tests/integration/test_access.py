@@ -26,6 +26,8 @@ LIGHT = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": REFERENCES}
 
 async def run(*command: str, **environment: str) -> tuple[int, str]:
     """A command's exit code, and all that it said."""
+    if command[0] != "serve":
+        return await asyncio.to_thread(run_here, *command, **environment)
     process = run_headstart(*command, **environment)
     try:
         return await process.ended(60), process.output

@@ -16,7 +16,7 @@ from mypy import api as mypy
 
 from headstart import BlockingClient, PrecomputeClient, Tensor
 from tests.support import schema_pipelines, typed_pipelines
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.generated_modules import PYTHON_RIGHT, PYTHON_WRONG, PYTHON_WRONG_LINES
 from tests.support.processes import ROOT, serving
 from tests.support.valkey import Valkey
@@ -52,7 +52,15 @@ def names() -> Iterator[None]:
 
 async def generated(address: str, path: Path, *options: str) -> str:
     done = await asyncio.to_thread(
-        run, "pipelines", "generate", "--python", *options, "--address", address, "--out", str(path)
+        done_here,
+        "pipelines",
+        "generate",
+        "--python",
+        *options,
+        "--address",
+        address,
+        "--out",
+        str(path),
     )
     assert done == (0, "", "")
     return await asyncio.to_thread(path.read_text)
@@ -63,7 +71,7 @@ async def test_mypy_accepts_a_servers_module_and_its_right_use_alone(
 ) -> None:
     text = await generated(address, tmp_path / "pipelines.py")
     packages = [part for each in PIPELINES for part in ("--from", each)]
-    declared = await asyncio.to_thread(run, "pipelines", "generate", "--python", *packages)
+    declared = await asyncio.to_thread(done_here, "pipelines", "generate", "--python", *packages)
     made = re.compile("^Made by: .*$", re.MULTILINE)
     assert made.sub("", text) == made.sub("", declared.out)
 

@@ -17,7 +17,7 @@ from headstart_service.store.connect import API
 from headstart_service.store.redis_store import RedisStore
 from headstart_service.store.store_rules import StoreRules
 from tests.support import deployments
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.pipelines import began
 from tests.support.processes import Service, api, serving, stub, worker
 from tests.support.replicas import LIGHT
@@ -104,7 +104,7 @@ def test_a_command_whose_user_may_not_use_the_prefix_names_what_to_grant(
 ):
     with deployments.acl(tmp_path) as opened:
         settings = LIGHT | {"HEADSTART_REDIS_URL": opened.url, "HEADSTART_PREFIX": "third"}
-        done = run(*command, **settings)
+        done = done_here(*command, **settings)
     assert done.code == code, done
     assert "Redis denies a right" in done.out + done.err
     assert "HEADSTART_PREFIX" in done.out + done.err

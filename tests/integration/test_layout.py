@@ -12,7 +12,7 @@ from redis import Redis
 from headstart.v1 import precompute_pb2 as pb
 from headstart_service.store.keys import PartitionKeys
 from headstart_service.store.layout import FORMAT, Layout
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.deployments import cluster
 from tests.support.layouts import answers, listed, of, served
 from tests.support.processes import (
@@ -67,15 +67,15 @@ async def test_processes_with_another_number_of_partitions_are_not_ready_and_giv
         assert sorted(await listed(three)) == sorted(keys)
         assert "takes jobs" not in idle.output
         checked, local, remote = await asyncio.gather(
-            asyncio.to_thread(run, "check-config", **own),
-            asyncio.to_thread(run, "doctor", "--local-only", **own),
-            asyncio.to_thread(run, "doctor", "--address", address),
+            asyncio.to_thread(done_here, "check-config", **own),
+            asyncio.to_thread(done_here, "doctor", "--local-only", **own),
+            asyncio.to_thread(done_here, "doctor", "--address", address),
         )
         assert (checked.code, local.code, remote.code) == (2, 1, 1)
         for text in (checked.err, local.out, remote.out):
             assert DIFFERENT in text
             assert CURE in text
-        moved = await asyncio.to_thread(run, "repartition", "--to", "6", **own)
+        moved = await asyncio.to_thread(done_here, "repartition", "--to", "6", **own)
         assert moved.code == 1
         assert "1 processes use the store: api " in moved.err
         assert await listed(three)
@@ -113,7 +113,9 @@ async def test_a_store_moves_by_command_and_an_empty_one_by_itself(valkey: Valke
             await service.StartPrecompute(noop(key), timeout=20)
         before = await answers(service, keys)
         page = await service.ListPrecomputes(pb.ListPrecomputesRequest(page_size=9), timeout=20)
-    moved = await asyncio.to_thread(run, "repartition", "--to", "3", HEADSTART_REDIS_URL=valkey.url)
+    moved = await asyncio.to_thread(
+        done_here, "repartition", "--to", "3", HEADSTART_REDIS_URL=valkey.url
+    )
     assert (moved.code, moved.err) == (0, "")
     assert "partitions: 3 now; runs: 20 kept, " in moved.out
     async with served(valkey.url, 3) as service:
@@ -143,5 +145,5 @@ async def test_in_a_cluster_every_master_has_partitions_though_no_number_is_set(
                     layouts = {client.get(key) for key in client.scan_iter("*:layout")}
                 assert layouts == {b"format=%d partitions=12" % FORMAT}
         own = {"HEADSTART_REDIS_URL": deployment.url, "HEADSTART_PARTITIONS": "3"}
-        checked = await asyncio.to_thread(run, "check-config", **own)
+        checked = await asyncio.to_thread(done_here, "check-config", **own)
         assert "set HEADSTART_PARTITIONS=12" in checked.err

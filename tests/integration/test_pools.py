@@ -9,7 +9,7 @@ import pytest
 
 from headstart import PendingReason, PrecomputeClient, PrecomputeStatus
 from headstart.v1 import precompute_pb2 as pb
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import api, headstart, stub, worker
 from tests.support.scrape import metrics_of, value
@@ -41,7 +41,7 @@ async def test_a_run_waits_for_a_worker_of_its_pool_and_says_so(valkey: Valkey):
             assert stats.pools["gpu"] == pb.Pool(queued=1)
             assert stats.pools["default"].workers == 1
 
-            found = await asyncio.to_thread(run, "doctor", "--address", address)
+            found = await asyncio.to_thread(done_here, "doctor", "--address", address)
             assert "no worker serves the pool gpu: 1 run waits" in found.out
             figures = await metrics_of(server)
             assert value(figures, "headstart_pool_queued_runs", pool="gpu") == 1

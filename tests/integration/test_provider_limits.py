@@ -14,7 +14,7 @@ import pytest
 
 from headstart.v1 import precompute_pb2 as pb
 from tests.support import processes
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.processes import Process, Service, stub
 from tests.support.provider_pipelines import ASKING
@@ -55,7 +55,7 @@ class Served:
 
     async def doctor(self, check: str) -> list[tuple[str, str]]:
         """The verdicts of a check, each with what was found."""
-        done = await asyncio.to_thread(run, "doctor", "--json", "--address", self.address)
+        done = await asyncio.to_thread(done_here, "doctor", "--json", "--address", self.address)
         found = json.loads(done.out)["checks"]
         return [(each["verdict"], each["found"]) for each in found if each["check"] == check]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart import FailureReason, PendingReason, PrecomputeClient, PrecomputeStatus
 from headstart.v1 import precompute_pb2 as pb
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.pool_pipelines import REFERENCE
 from tests.support.processes import api, headstart, stub, worker
 from tests.support.scrape import metrics_of, value
@@ -60,7 +60,7 @@ async def test_each_step_runs_in_its_pool_at_the_same_time_and_counts_once(
         [found] = results.unserved_steps
         assert (found.step, found.pool) == ("render", "gpu")
         assert found.reason is PendingReason.NO_WORKER_FOR_POOL
-        shown = await asyncio.to_thread(run, "doctor", "--address", address)
+        shown = await asyncio.to_thread(done_here, "doctor", "--address", address)
         assert "no worker serves the pool gpu: 1 run waits" in shown.out
         figures = await metrics_of(server)
         assert value(figures, "headstart_pool_queued_runs", pool="gpu") == 1

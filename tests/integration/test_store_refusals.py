@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from headstart import PrecomputeClient, ResourceExhausted
 from headstart_service.store.refusals import FULL, LEAST_RIGHTS
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.deployments import least_rights
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, worker
@@ -78,7 +78,12 @@ async def test_a_wrong_password_is_the_reason_until_it_is_right(url: str, operat
             assert reason in process.output
             assert PASSWORD not in process.output
         done = await asyncio.to_thread(
-            run, "doctor", "--local", **LIGHT, HEADSTART_REDIS_URL=url, HEADSTART_GRPC_PORT="0"
+            done_here,
+            "doctor",
+            "--local",
+            **LIGHT,
+            HEADSTART_REDIS_URL=url,
+            HEADSTART_GRPC_PORT="0",
         )
         assert done.code == 1
         assert reason in " ".join(done.out.split())
@@ -104,7 +109,7 @@ async def test_a_worker_without_a_right_is_none_and_its_reason_names_right_and_r
         assert LEAST_RIGHTS in line
         port = (await working.says(r"HTTP on [\w.:]*:(\d+)"))[1]
         done = await asyncio.to_thread(
-            run, "doctor", "--json", "--address", address, "--http", f"127.0.0.1:{port}"
+            done_here, "doctor", "--json", "--address", address, "--http", f"127.0.0.1:{port}"
         )
         assert ("FAIL", line.strip()) in [
             (check["verdict"], check["found"]) for check in json.loads(done.out)["checks"]
@@ -145,7 +150,12 @@ async def test_a_full_redis_is_reported_as_such_with_the_right_cure(url: str, op
         page = await asyncio.to_thread(_metrics, port)
         assert 'error="full"' in page
         done = await asyncio.to_thread(
-            run, "doctor", "--local", **LIGHT, HEADSTART_REDIS_URL=url, HEADSTART_GRPC_PORT="0"
+            done_here,
+            "doctor",
+            "--local",
+            **LIGHT,
+            HEADSTART_REDIS_URL=url,
+            HEADSTART_GRPC_PORT="0",
         )
         assert done.code == 1
         assert "starts are refused" in " ".join(done.out.split())

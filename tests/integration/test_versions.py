@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from headstart import PrecomputeClient, PrecomputeStatus, Results, StartOutcome, StepOrigin
-from tests.support.commands import run
+from tests.support.commands import done_here
 from tests.support.processes import Process, api, worker
 from tests.support.scrape import metrics_of, value
 from tests.support.valkey import Valkey
@@ -147,7 +147,7 @@ async def test_a_version_that_workers_lack_waits_for_one_that_has_it(site: Site)
         status = await client.get_status("ahead")
         assert status.status is PrecomputeStatus.PENDING
         assert status.pending_reason == "no_worker_for_version"
-        told = json.loads(run("doctor", "--json", "--address", address).out)
+        told = json.loads(done_here("doctor", "--json", "--address", address).out)
         [check] = [each for each in told["checks"] if each["check"] == "unserved"]
         assert (check["verdict"], check["found"]) == (
             "WARN",

@@ -25,6 +25,8 @@ from tests.support.processes import ROOT, clean_environment
 _UP, _CLEAR = re.compile(r"\x1b\[(\d+)F"), "\x1b[J"
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _SWITCH = re.compile(r"\x1b\[\?\d+[hl]")
+_ALONE = threading.Lock()
+"""Held while a command runs here: the environment and the output are the whole process's."""
 
 
 class Done(NamedTuple):
@@ -71,6 +73,7 @@ def _ended_here(
     arguments: Sequence[str], environment: Mapping[str, str], out: io.StringIO, err: io.StringIO
 ) -> int:
     with (
+        _ALONE,
         patch.dict(os.environ, {**clean_environment(), **environment}, clear=True),
         redirect_stdout(out),
         redirect_stderr(err),
