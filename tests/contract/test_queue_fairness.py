@@ -240,7 +240,7 @@ def _moves(dice: random.Random) -> Iterator[str | None]:
         yield from [None] * dice.randrange(6)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 async def test_claims_follow_the_model_whatever_is_started(
     store_backend: Backend, seed: int
 ) -> None:
