@@ -18,7 +18,7 @@ import pytest
 
 from headstart_service.commands.operator.accounting_view import duration
 from tests.integration.conftest import GameServer, grpc_address
-from tests.support.commands import OnTerminal, done_here, run
+from tests.support.commands import OnTerminal, done_here
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import ROOT, Process, clean_environment, run_headstart
 from tests.support.waiting import wait_until
@@ -158,12 +158,12 @@ async def test_a_watch_beyond_its_timeout_exits_with_4(light_server: str, tmp_pa
 async def test_tables_are_cut_to_the_terminal_and_whole_in_a_pipe(light_server: str):
     key = "k" * 120
     command = ("--pipeline", "noop", "--address", light_server)
-    assert run("start", key, *command, "--inputs", "{}").code == 0
+    assert done_here("start", key, *command, "--inputs", "{}").code == 0
     with OnTerminal("list", *command, columns=70) as terminal:
         assert await asyncio.to_thread(terminal.ended) == 0
     assert max(map(len, terminal.screen)) <= 70
     assert "kkk…" in terminal.screen[1]
-    assert key in run("list", *command).out
+    assert key in done_here("list", *command).out
 
 
 @pytest.mark.parametrize("command", [["list", "--json"], ["--help"], ["doctor"], ["token", "a"]])
@@ -212,7 +212,7 @@ async def test_the_examples_of_the_page_print_what_it_shows(game_server: GameSer
     assert len(commands) == 7
     for command, shown in commands:
         done = await asyncio.to_thread(
-            run,
+            done_here,
             *shlex.split(command),
             *("--namespace", "default-of-docs", "--address", game_server.address),
         )
