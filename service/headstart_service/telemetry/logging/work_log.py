@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from ...domain import Claim
-from ...domain.log_fields import fields, of_claim
+from ...domain.log_fields import fields, inside, of_claim
 from ...worker.worker_observer import (
     UNWANTED,
     RunEnd,
@@ -17,7 +17,6 @@ from ...worker.worker_observer import (
     StepEnd,
     StepOutcome,
 )
-from .formatter import inside
 
 log = logging.getLogger(__name__)
 

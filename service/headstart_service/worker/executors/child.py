@@ -15,11 +15,14 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...domain.errors import StartupError
+from ...domain.log_fields import inside
+from .child_reports import ChildReports
 from .child_socket import LENGTH, end_with, framed
 from .remote_call import (
     Call,
@@ -60,8 +63,9 @@ def main(
     identities = hosted.identities if hosted else {}
     ready = Performed(identities, cpu_seconds=time.process_time())
     _send(connection, pickle.dumps(ready))
+    send = partial(_send, connection)
     while message := work.get():
-        _send(connection, _answer(message))
+        send(_answer(message, send))
     if hosted:
         hosted.close()
     os._exit(0)
@@ -88,13 +92,14 @@ def _host(connection: socket.socket, providers: Plain | None) -> HostedProviders
     os._exit(1)
 
 
-def _answer(message: bytes) -> bytes:
+def _answer(message: bytes, send: Callable[[bytes], None]) -> bytes:
     try:
         call: Call = pickle.loads(message)  # noqa: S301  # our own worker's
     except Exception:  # noqa: BLE001  # reported by its text
         done = Performed(trace=traceback.format_exc())
     else:
-        done = perform_call(call, {})
+        with inside(call.log_fields), ChildReports(send):
+            done = perform_call(call, {})
     # All that this process has ever used: the worker subtracts what it has counted.
     done = replace(done, cpu_seconds=time.process_time())
     return packed(done)
