@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         description="Run a pipeline in this process, without a server and without Redis. Run it "
         "again after each change of its files, of data files beside them that this process reads, "
         "or of the file of its inputs. A run takes over the results of steps whose code and inputs "
-        "are the same; changed data compute all anew, as does Enter on a terminal. Ctrl-C ends it.",
+        "are the same. Changed data compute all anew. So does Enter on a terminal. Ctrl-C ends it.",
     )
     take_pipeline(parser)
     parser.add_argument(

@@ -49,30 +49,32 @@ class StepSources:
         names = frozenset(name for _, (_, name) in codes)
         with self._lock:
             self._files = {
-                file: self._read(file, _Asked(frozenset(p for f, p in codes if f == file), names))
+                file: self._read(file, _Purpose(frozenset(p for f, p in codes if f == file), names))
                 for file in sorted({file.absolute() for file in files})
             }
             return _digests(pipeline, self._files.values())
 
-    def _read(self, path: Path, asked: _Asked) -> _File:
+    def _read(self, path: Path, purpose: _Purpose) -> _File:
         before = self._files.get(path)
         seen = fingerprint([path])
-        if before is not None and (before.seen, before.asked) == (seen, asked):
+        if before is not None and (before.seen, before.purpose) == (seen, purpose):
             return before
         try:
             content = path.read_bytes()
         except OSError:
-            return _File(seen, asked)
-        if (asked.places or asked.mentioned(content)) and (tree := _parsed(content)) is not None:
-            return _of_tree(tree, seen, asked, content)
+            return _File(seen, purpose)
+        if (purpose.places or purpose.mentioned(content)) and (
+            tree := _parsed(content)
+        ) is not None:
+            return _of_tree(tree, seen, purpose, content)
         if before is not None and not before.parsed and _same_code(before.content, content):
-            return _File(seen, asked, content, before.rest)
+            return _File(seen, purpose, content, before.rest)
         rest = b"" if _is_blank(content) else sha256(content).digest()
-        return _File(seen, asked, content, rest)
+        return _File(seen, purpose, content, rest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Purpose:
     """What a file is read for."""
 
     places: frozenset[_Place]
@@ -102,7 +104,7 @@ class _File:
     """What a file gives to the digests."""
 
     seen: Fingerprint
-    asked: _Asked
+    purpose: _Purpose
     content: bytes = b""
     rest: bytes = b""
     """A digest of what belongs to no step; empty if there is nothing."""
@@ -112,12 +114,12 @@ class _File:
     steps: Mapping[str, _StepCode] = field(default_factory=dict)
 
 
-def _of_tree(tree: ast.Module, seen: Fingerprint, asked: _Asked, content: bytes) -> _File:
-    taker = _Taker(asked.places)
+def _of_tree(tree: ast.Module, seen: Fingerprint, purpose: _Purpose, content: bytes) -> _File:
+    taker = _Taker(purpose.places)
     taker.visit(tree)
     steps = {n: _StepCode(ast.dump(f).encode(), _calls(f)) for n, f in taker.found.items()}
     rest = sha256(ast.dump(tree).encode()).digest() if tree.body else b""
-    return _File(seen, asked, content, rest, parsed=True, outside=_outside(tree), steps=steps)
+    return _File(seen, purpose, content, rest, parsed=True, outside=_outside(tree), steps=steps)
 
 
 def _digests(pipeline: Pipeline, files: Collection[_File]) -> Mapping[str, str]:
