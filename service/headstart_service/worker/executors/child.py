@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ...domain import Progress
 from ...domain.errors import StartupError
 from ...domain.log_fields import inside
 from .child_reports import ChildReports
@@ -63,9 +64,8 @@ def main(
     identities = hosted.identities if hosted else {}
     ready = Performed(identities, cpu_seconds=time.process_time())
     _send(connection, pickle.dumps(ready))
-    send = partial(_send, connection)
     while message := work.get():
-        send(_answer(message, send))
+        _send(connection, _answer(message, partial(_report, connection)))
     if hosted:
         hosted.close()
     os._exit(0)
@@ -92,17 +92,21 @@ def _host(connection: socket.socket, providers: Plain | None) -> HostedProviders
     os._exit(1)
 
 
-def _answer(message: bytes, send: Callable[[bytes], None]) -> bytes:
+def _answer(message: bytes, report: Callable[[Progress], None]) -> bytes:
     try:
         call: Call = pickle.loads(message)  # noqa: S301  # our own worker's
     except Exception:  # noqa: BLE001  # reported by its text
         done = Performed(trace=traceback.format_exc())
     else:
-        with inside(call.log_fields), ChildReports(send):
+        with inside(call.log_fields), ChildReports(report):
             done = perform_call(call, {})
     # All that this process has ever used: the worker subtracts what it has counted.
     done = replace(done, cpu_seconds=time.process_time())
     return packed(done)
+
+
+def _report(connection: socket.socket, progress: Progress) -> None:
+    _send(connection, pickle.dumps(progress))
 
 
 def _receive(connection: socket.socket, work: queue.SimpleQueue[bytes]) -> None:

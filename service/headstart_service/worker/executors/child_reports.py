@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ _EVERY: Final = 0.1
 class ChildReports:
     """The reports of one call. Use it as a context around the call: none is sent after it."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[Progress], None]) -> None:
         """Send each report by `send`, from any thread, one at a time."""
         self._send = send
         self._process = os.getpid()
@@ -74,7 +73,7 @@ class ChildReports:
                     self._send_latest()
 
     def _send_latest(self) -> None:
-        body = pickle.dumps(self._latest, protocol=pickle.HIGHEST_PROTOCOL)
-        self._latest = None
-        self._send(body)
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            self._send(latest)
         self._next = time.monotonic() + _EVERY
