@@ -127,6 +127,41 @@ async def test_a_change_is_shown_at_once_and_computes_what_it_concerns(tmp_path:
         assert (await edits.turn()).count("kept") == 3
 
 
+async def test_a_change_of_data_that_it_reads_computes_all_anew(tmp_path: Path):
+    package = tmp_path / "edited_package"
+    with author(tmp_path, "--inputs", '{"text": "a b"}') as edits:
+        await edits.turn()
+        sign = "(Path(__file__).parent / 'data' / 'sign.txt').read_text()"
+        edits.edit("edited_package/helpers.py", "'-'", sign)
+        edits.edit("edited_package/helpers.py", "def", "from pathlib import Path\ndef")
+        assert "step shown: FileNotFoundError" in await edits.turn()
+
+        (package / "data").mkdir()
+        (package / "data" / "sign.txt").write_text("=")
+        printed = await edits.turn()
+        assert "changed: edited_package/data/sign.txt\n" in printed
+        assert '"a=b"' in printed
+        edits.computed()
+
+        (package / "data" / "unread.txt").write_text("nothing")
+        (package / "data" / "sign.txt").write_text("+")
+        printed = await edits.turn()
+        assert "changed: edited_package/data/sign.txt\n" in printed
+        assert '"a+b"' in printed
+        assert edits.computed() == {"words", "shown", "count"}
+
+
+async def test_a_file_that_a_step_writes_starts_no_run(tmp_path: Path):
+    writes = "note(name):\n    log = Path(__file__).parent / 'log.txt'\n"
+    writes += "    log.write_text((log.read_text() if log.exists() else '') + name)\n"
+    with author(tmp_path, "--inputs", '{"text": "a b"}') as edits:
+        await edits.turn()
+        edits.edit("edited_package/__init__.py", "note(name):\n", writes)
+        assert "changed: edited_package/__init__.py\n" in await edits.turn()
+        edits.edit("edited_package/helpers.py", "'-'", "'+'")
+        assert "changed: edited_package/helpers.py\n" in await edits.turn()
+
+
 PROVIDER = """\
 from contextlib import asynccontextmanager
 class Shelf:

@@ -175,3 +175,26 @@ def test_the_doctor_opens_providers_where_it_may(tmp_path: Path) -> None:
     (tmp_path / "ill").write_text("no stock")
     ill = found("--load", **mine)
     assert (ill["verdict"], ill["found"]) == ("WARN", "opens, and is not healthy: no stock")
+
+
+def test_check_config_checks_the_settings_of_providers_and_opens_none(tmp_path: Path) -> None:
+    own = written(tmp_path) | BY_SETTING | {"HEADSTART_PIPELINES": "stock:TAKER"}
+    wrong = {"HEADSTART_PROVIDER_SHELF_SIZE": "10", "HEADSTART_PROVIDER_SHELF_KEY": KEY}
+    done = run("check-config", **own, **wrong)
+    assert (done.code, done.out) == (2, "")
+    assert "HEADSTART_PROVIDER_SHELF_PLACE is not set" in done.err
+    assert "HEADSTART_PROVIDER_SHELF_SIZE = '10': must be a whole number from 1 to 9" in done.err
+    assert run("check-config", "--no-worker", **own, **wrong).code == 0, "none is opened there"
+
+    right = (
+        PLACE
+        | wrong
+        | {"HEADSTART_PROVIDER_SHELF_SIZE": "9", "HEADSTART_PROVIDER_SHELF_PLAICE": "there"}
+    )
+    done = run("check-config", **own, **right)
+    assert done.code == 0
+    assert (
+        "HEADSTART_PROVIDER_SHELF_PLAICE is no setting of provider shelf: did you mean" in done.err
+    )
+    assert KEY not in done.out + done.err
+    assert not (tmp_path / "events").exists()

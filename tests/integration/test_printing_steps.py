@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ async def test_what_steps_print_and_log_is_in_the_output_of_serve(
         "HEADSTART_BRIDGING": "false",
         "HEADSTART_PIPELINES": "loud_steps:LOUD",
         "HEADSTART_LOG_FORMAT": log_format,
+        "HEADSTART_TRACING": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",  # nobody listens
     }
     line = "INFO    author: logged {}" if log_format == "text" else '"message":"logged {}"'
     async with serving(**settings) as (server, address), PrecomputeClient(address) as client:
@@ -52,4 +55,10 @@ async def test_what_steps_print_and_log_is_in_the_output_of_serve(
         for where in ("on the loop", "in a thread", "in a process"):
             await server.says(f"printed {where}")
             await server.says(line.format(where))
+            if log_format == "json":
+                written = next(x for x in server.output.splitlines() if line.format(where) in x)
+                fields = json.loads(written)
+                step = where.replace("the ", "").replace("a ", "").replace(" ", "_")
+                assert (fields["key"], fields["pipeline"], fields["step"]) == ("a", "loud", step)
+                assert len(fields["trace_id"]) == 32
         assert "headstart worker ready" not in server.output

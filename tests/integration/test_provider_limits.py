@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from headstart import PrecomputeClient
 from headstart.v1 import precompute_pb2 as pb
 from tests.support import processes
 from tests.support.commands import done_here
+from tests.support.embeddings_api import TOKENS, EmbeddingsApi
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.processes import Process, Service, stub
-from tests.support.provider_pipelines import ASKING
+from tests.support.provider_pipelines import ASKING, EMBEDS
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
@@ -104,6 +106,38 @@ async def test_a_namespace_over_its_budget_fails_at_once_until_it_is_raised(
         limits.write_text(f"{budget}3000\n")
         await it.workers[0].says("limits read from")
         assert (await it.played("d")).state == pb.STEP_STATE_COMPLETED
+
+
+async def test_an_embeddings_endpoint_has_its_key_of_a_file_and_its_tokens_in_ledger_and_budget(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("a-key-of-a-file\n")
+    limits = tmp_path / "limits.toml"
+    limits.write_text(f"[namespaces.default]\nllm_tokens_a_day = {2 * TOKENS}\n")
+    only = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": EMBEDS}
+    with EmbeddingsApi() as api:
+        own = {
+            "HEADSTART_LIMITS": str(limits),
+            "HEADSTART_EMBEDDINGS_URL": api.url,
+            "HEADSTART_EMBEDDINGS_MODEL": "tiny",
+            "HEADSTART_EMBEDDINGS_KEY_FILE": str(tmp_path / "key"),
+        }
+        async with (
+            processes.api(valkey.url, **only) as (_, address),
+            processes.worker(valkey.url, **only, **own),
+            PrecomputeClient(address) as client,
+        ):
+            for key in ("aeiou", "other"):
+                await client.start(key, "embedding", {"text": key})
+                results = await client.get_results(key, wait=30)
+                assert len(results.artifact("embedding", list[float])) == 2
+            await client.start("third", "embedding", {"text": "third"})
+            report = (await client.get_results("third", wait=30)).steps["embedding"]
+            assert report.failure_reason == "over_budget"
+            assert [each["input"] for each in api.requests] == [["dimension"], ["aeiou"], ["other"]]
+            assert set(api.keys) == {"Bearer a-key-of-a-file"}
+            ledger = (await client.get_stats()).ledger
+            assert sum(work.llm_tokens for work in ledger.fates.values()) == 2 * TOKENS
 
 
 async def test_one_refusal_makes_all_workers_pause(

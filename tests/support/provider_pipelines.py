@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from headstart_service.pipeline.language_model import LanguageModel
 from headstart_service.pipeline.pipeline import Pipeline
+from headstart_service.pipeline.providers import Embedder
 from headstart_service.pipeline.step import step
 from headstart_service.values.artifacts import ArtifactCodec
 
@@ -39,6 +40,16 @@ async def speaking(language_model: LanguageModel) -> str:
         return "".join([text async for text in answer])
 
 
+class Text(BaseModel):
+    text: str
+
+
+@step(timeout=30)
+async def embedding(text: str, embedder: Embedder) -> list[float]:
+    [row] = await embedder.embed([text])
+    return [float(each) for each in row]
+
+
 def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
     return Pipeline(
         name=name,
@@ -51,9 +62,11 @@ def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
     )
 
 
+EMBEDDING = Pipeline("embedding", "1", "Embeds a text", Text, (embedding,))
 PATIENT = _pipeline("patient", patient)
 HASTY = _pipeline("hasty", hasty)
 SPEAKING = _pipeline("speaking", speaking, language_model="openai:org/small")
 ASKING = f"{__name__}:PATIENT,{__name__}:HASTY"
 TWO_MODELS = f"{__name__}:PATIENT,{__name__}:SPEAKING"
+EMBEDS = f"{__name__}:EMBEDDING"
 """What HEADSTART_PIPELINES must be."""

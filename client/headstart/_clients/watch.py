@@ -6,12 +6,18 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from headstart._errors import HeadstartError, NoResult, ServiceUnavailable, from_status
+from headstart._errors import (
+    HeadstartError,
+    InvalidRequest,
+    NoResult,
+    ServiceUnavailable,
+    from_status,
+)
 from headstart._messages import convert
 from headstart._messages.results import Results, StepState
 from headstart._messages.stream_pieces import ReceivedPartials, ReceivedPieces, StreamPiece
@@ -62,7 +68,7 @@ async def stream(
             request.partial_cursors.append(received.cursor)
         return request if states.left else None
 
-    async with aclosing(_messages(connection, rest, states)) as messages:
+    async with aclosing(_messages(connection, rest, states)) as messages, _of_one_step():
         async for message in messages:
             for partial in message.partial_results:
                 if (piece := received.take(partial)) is not None:
@@ -77,6 +83,21 @@ async def stream(
                 return
             if results.status.ended or (report is not None and report.state.ended):
                 raise _no_result(step, results)
+
+
+@asynccontextmanager
+async def _of_one_step() -> AsyncIterator[None]:
+    """Have a refusal name the argument `step`, which the request has as the one result step."""
+    try:
+        yield
+    except InvalidRequest as error:
+        violations = [
+            replace(each, field="step") if each.field == "result_steps[0]" else each
+            for each in error.violations
+        ]
+        if not violations:
+            raise
+        raise InvalidRequest("", violations) from None
 
 
 def _no_result(step: str, results: Results) -> NoResult:

@@ -17,12 +17,14 @@ from ..base.escaping import escaped
 from ..base.output import shortened, show, table
 from ..base.urls import redacted
 from ..config.allowed_values import allowed
+from ..config.loading import joined
 from ..config.settings import KEYS, Settings, default_of, variable
 from ..domain.errors import StartupError, StoreUnavailable
 from ..processes.exposure import exposure
-from ..processes.lifecycle import layout_problem, redis_client
+from ..processes.lifecycle import layout_problem, redis_client, served
 from ..processes.preflight import flag, load_checked, strangers, unread_limits
 from ..store.connect import API
+from ..worker.own_providers import CheckedSettings, checked_settings
 
 _PATIENCE = 1.0
 """Seconds for the store's layout; a store that cannot be reached here is not checked."""
@@ -44,12 +46,20 @@ class Row:
 
 
 def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
-    """Print every setting. Raises StartupError for wrong ones and a store of another layout."""
+    """Print every setting.
+
+    Raises StartupError for wrong ones, those of authors' providers too, and for a store of another
+    layout.
+    """
     settings = load_checked(flags)
     found = rows(settings, flags)
+    own = _own_providers(settings)
+    if wrong := [each.problem for each in own if each.problem]:
+        raise StartupError(joined(wrong) if wrong[1:] else wrong[0])
     if problem := asyncio.run(_of_the_store(settings)):
         raise StartupError(problem)
     warnings = [*_warnings(settings), *strangers(os.environ), *unread_limits(settings)]
+    warnings += [line for each in own for line in each.strangers]
     as_text = table(
         [
             ("SETTING", "VALUE", "SOURCE"),
@@ -61,6 +71,13 @@ def check_config(flags: Mapping[str, str], *, as_json: bool) -> int:
     for warning in warnings:
         print(f"headstart: warning: {escaped(warning)}", file=sys.stderr)
     return exit_codes.DONE
+
+
+def _own_providers(settings: Settings) -> list[CheckedSettings]:
+    """Check the settings of authors' providers that a worker here opens; open none."""
+    if not settings.worker:
+        return []
+    return [checked_settings(each) for each in served(settings).own_providers().values()]
 
 
 async def _of_the_store(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Reads which language model a worker has, with its key and address."""
+"""Reads which language model a worker has, with its key and address, and other APIs' keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..domain.errors import StartupError
 from .model_names import ANTHROPIC, ModelName
-from .settings import Settings, variable
+from .settings import KEYS, Settings, variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,15 @@ def access(settings: Settings, name: ModelName) -> Access:
 
 def key_of(settings: Settings, dialect: str) -> str | None:
     """Return an API's key. Raises StartupError for a file that holds none."""
-    field = f"{dialect}_api_key"
+    return _key(settings, f"{dialect}_api_key")
+
+
+def embeddings_key(settings: Settings) -> str | None:
+    """Return the key of the embeddings endpoint. Raises StartupError for a file without one."""
+    return _key(settings, "embeddings_key")
+
+
+def _key(settings: Settings, field: str) -> str | None:
     key, path = getattr(settings, field), getattr(settings, f"{field}_file")
     if path is None:
         return key.get_secret_value() if key else None
@@ -58,10 +66,10 @@ def key_of(settings: Settings, dialect: str) -> str | None:
     return text
 
 
-def key_mistakes(settings: Settings, dialects: Iterable[str]) -> Iterator[str]:
+def key_mistakes(settings: Settings) -> Iterator[str]:
     """Yield what is wrong with the keys' settings."""
-    for dialect in dialects:
+    for field in KEYS:
         try:
-            key_of(settings, dialect)
+            _key(settings, field)
         except StartupError as error:
             yield str(error)

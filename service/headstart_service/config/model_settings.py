@@ -24,6 +24,7 @@ WARM_MODELS: Final[Any] = Field(
 )
 
 
+KEY_FILE: Final = "File that holds this key, instead; read when a worker starts."
 _KEYS: Final = {
     "anthropic": "Key of the Anthropic API, without which its models fail.",
     "openai": "Key of the OpenAI API; other servers of that API may need none.",
@@ -41,8 +42,7 @@ def api_key(dialect: str) -> Any:
 
 def api_key_file(dialect: str) -> Any:
     """Return the field of the file that holds an API's key."""
-    meaning = "File that holds this key, instead; read when a worker starts."
-    return _own(f"{dialect}_api_key_file", meaning)
+    return _own(f"{dialect}_api_key_file", KEY_FILE)
 
 
 def base_url(dialect: str) -> Any:

@@ -230,6 +230,7 @@ class Settings(StorageSettings, ListeningSettings):
         "text-embedding-3-small", min_length=1, description="Model at that endpoint."
     )
     embeddings_key: SecretStr | None = Field(None, description="Key of that endpoint.")
+    embeddings_key_file: Path | None = Field(None, description=model_settings.KEY_FILE)
     embeddings_dimensions: int | None = Field(
         None,
         ge=1,

@@ -1,8 +1,13 @@
-"""What log lines say for machines beside their message: `log.info("…", extra=fields(…))`."""
+"""What log lines say for machines beside their message: `log.info("…", extra=fields(…))`.
+
+Lines that are written inside of a run or a step have its fields, too: `with inside(…)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 from . import Claim, RunKey
@@ -17,6 +22,24 @@ def fields(event: str = "", key: RunKey | None = None, **more: Any) -> Mapping[s
     if key is not None:
         attributes |= _of_key(key)
     return {FIELDS: attributes | more}
+
+
+_INSIDE: ContextVar[Mapping[str, Any]] = ContextVar("headstart_log_fields", default={})  # noqa: B039  # never changed
+
+
+@contextmanager
+def inside(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Give every line that is written in this context, by this task, these fields too."""
+    token = _INSIDE.set({**_INSIDE.get(), **fields})
+    try:
+        yield
+    finally:
+        _INSIDE.reset(token)
+
+
+def around() -> Mapping[str, Any]:
+    """Return the fields of the context that this is called in."""
+    return _INSIDE.get()
 
 
 def of_claim(claim: Claim, worker: str) -> Mapping[str, Any]:

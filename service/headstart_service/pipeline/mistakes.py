@@ -59,6 +59,14 @@ def refuse(mistakes: list[Mistake]) -> None:
     into.extend(mistakes)
 
 
+def refuse_one(mistake: Mistake, error: type[Exception]) -> None:
+    """Raise `error` about a mistake, unless mistakes are gathered: as `refuse`."""
+    into = _gathered.get()
+    if into is None:
+        raise error(str(mistake))
+    into.append(mistake)
+
+
 def caller() -> str:
     """The line outside this package that is being run, as file:line."""
     frame = sys._getframe(1)  # noqa: SLF001  # what inspect.stack does, without reading files
@@ -90,7 +98,9 @@ def _offset(function: Callable[..., Any], parameter: str) -> int:
         return 0
     if parameter == "return" and tree.returns is not None:
         return tree.returns.lineno - 1
-    for argument in (*tree.args.args, *tree.args.kwonlyargs):
+    given = tree.args
+    others = (each for each in (given.vararg, given.kwarg) if each is not None)
+    for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, *others):
         if argument.arg == parameter:
             return argument.lineno - 1
     return tree.lineno - 1

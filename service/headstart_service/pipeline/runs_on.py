@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from .mistakes import line_of
+from .mistakes import Mistake, line_of, refuse_one
 
 if TYPE_CHECKING:
     from .ray_options import RayOptions
@@ -27,29 +27,33 @@ def check_function(
     Raises ValueError about the place or the options, TypeError about the function.
     """
     name = getattr(function, "__name__", repr(function))
-    at = f"{line_of(function)}: step {name}"
+    for error, text in _faults(function, runs_on, ray):
+        refuse_one(Mistake(line_of(function), f"step {name}{text}"), error)
+
+
+def _faults(
+    function: Callable[..., Any], runs_on: str, ray: RayOptions | None
+) -> Iterator[tuple[type[Exception], str]]:
     if runs_on not in EXECUTORS:
-        raise ValueError(f"{at}: runs_on must be one of {', '.join(EXECUTORS)}, is {runs_on!r}")
+        yield ValueError, f": runs_on must be one of {', '.join(EXECUTORS)}, is {runs_on!r}"
+        return
     if ray is not None and runs_on != "ray":
-        raise ValueError(f"{at}: ray=RayOptions(…) needs runs_on='ray', is {runs_on!r}")
+        yield ValueError, f": ray=RayOptions(…) needs runs_on='ray', is {runs_on!r}"
     takes_actor = ACTOR_PARAMETER in inspect.signature(function).parameters
     if ray is not None and ray.actor is not None and not takes_actor:
-        raise TypeError(
-            f"{at} needs a parameter {ACTOR_PARAMETER}, which gets the {ray.actor.__name__}"
-        )
+        actor = ray.actor.__name__
+        yield TypeError, f" needs a parameter {ACTOR_PARAMETER}, which gets the {actor}"
     if runs_on == "loop":
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            raise TypeError(f"{at} must be an async function, or have runs_on='thread'")
+            yield TypeError, " must be an async function, or have runs_on='thread'"
         return
     if inspect.isasyncgenfunction(function):
-        raise TypeError(f"{at} streams, as an async generator: it must have runs_on='loop'")
+        yield TypeError, " streams, as an async generator: it must have runs_on='loop'"
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        raise TypeError(f"{at} must be a plain function to have runs_on={runs_on!r}")
+        yield TypeError, f" must be a plain function to have runs_on={runs_on!r}"
     if runs_on in REMOTE_EXECUTORS and "<" in function.__qualname__:
-        raise TypeError(
-            f"{at}: runs_on={runs_on!r} needs a function at the top of its module, which another "
-            "process can import"
-        )
+        rule = "needs a function at the top of its module, which another process can import"
+        yield TypeError, f": runs_on={runs_on!r} {rule}"
 
 
 def find(module: str, name: str) -> Callable[..., Any]:

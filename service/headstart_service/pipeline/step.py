@@ -17,7 +17,7 @@ from typing import Any, Final, Generic
 from typing_extensions import ParamSpec, TypeVar
 
 from .each import MAX_ITEMS, PARALLEL
-from .mistakes import line_of
+from .mistakes import Mistake, line_of, refuse_one
 from .ray_options import RayOptions
 from .runs_on import ACTOR_PARAMETER, check_function
 from .step_options import check_options
@@ -150,8 +150,10 @@ def step(
             parameters; or the decorator is written without parentheses.
         ValueError: Options are out of their ranges, or do not fit the function.
     """
-    if undecorated:
-        raise TypeError(f"{_described(undecorated[0])}: @step needs parentheses: write @step()")
+    for function in undecorated:
+        name = getattr(function, "__name__", repr(function))
+        text = f"step {name}: @step needs parentheses: write @step()"
+        refuse_one(Mistake(line_of(function), text), TypeError)
     options: dict[str, Any] = {
         "timeout": timeout,
         "max_attempts": max_attempts,
@@ -176,17 +178,18 @@ def step(
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         for parameter in parameters:
             if parameter.kind not in named:
-                raise TypeError(
-                    f"{line_of(function, parameter.name)}: step {function.__name__}: "
-                    f"parameter {parameter.name} must have a plain name"
+                text = (
+                    f"step {function.__name__}: parameter {parameter.name} must have a plain name"
                 )
+                refuse_one(Mistake(line_of(function, parameter.name), text), TypeError)
         return Step(
             name=function.__name__,
             function=function,
             parameters=tuple(
                 p.name
                 for p in parameters
-                if p.name != ACTOR_PARAMETER or ray is None or ray.actor is None
+                if p.kind in named
+                and (p.name != ACTOR_PARAMETER or ray is None or ray.actor is None)
             ),
             required=required,
             when=when,
@@ -195,14 +198,13 @@ def step(
             version=version,
             **rules,
             defaults=frozenset(p.name for p in parameters if p.default is not p.empty),
-            nearby=_nearby(function, sys._getframe(1).f_locals),  # noqa: SLF001  # as pydantic does
+            nearby=_nearby(function, sys._getframe(above).f_locals),  # noqa: SLF001  # as pydantic does
         )
 
+    above = 2 if undecorated else 1
+    if undecorated:  # while mistakes are gathered
+        return make(undecorated[0])
     return make  # type: ignore[return-value]  # mypy binds P and R to what is returned alone
-
-
-def _described(function: Callable[..., Any]) -> str:
-    return f"{line_of(function)}: step {getattr(function, '__name__', repr(function))}"
 
 
 def _nearby(function: Callable[..., Any], around: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..config.allowed_values import unknown_variables
 from ..config.limits_file import EMBEDDINGS, LimitsFile, uncalled_providers
 from ..config.loading import joined, try_settings
 from ..config.model_keys import all_named, key_mistakes
-from ..config.model_names import DIALECTS, ModelName
+from ..config.model_names import ModelName
 from ..config.settings import Settings, variable
 from ..domain.errors import StartupError
 from ..pipeline.declared_providers import SETTING, declared_providers, split_references
@@ -143,7 +143,7 @@ class _Rules:
 
     @staticmethod
     def keys(settings: Settings) -> None:
-        for mistake in key_mistakes(settings, DIALECTS):
+        for mistake in key_mistakes(settings):
             raise StartupError(mistake)
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.extras import install
 from ..config.limits_file import EMBEDDINGS
+from ..config.model_keys import embeddings_key
 from ..config.model_names import EXTRAS
 from ..config.settings import Settings
 from ..domain.errors import PackageMissing, StartupError
@@ -117,11 +118,11 @@ async def open_providers(
 
 def _endpoint(settings: Settings, url: str, governors: Governors) -> EndpointEmbedder:
     """Return the embedder at `url`."""
-    key, model = settings.embeddings_key, settings.embeddings_model
+    model = settings.embeddings_model
     return EndpointEmbedder(
         url=url,
         model=model,
-        key=key.get_secret_value() if key else None,
+        key=embeddings_key(settings),
         dimensions=settings.embeddings_dimensions,
         batch=settings.embeddings_batch,
         governor=governors.of_model(["embedder"], EMBEDDINGS, model, ENDPOINT),

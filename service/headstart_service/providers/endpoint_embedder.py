@@ -1,7 +1,8 @@
 """Embeddings of any endpoint that speaks OpenAI's `POST /embeddings`, in batches.
 
 Calls are governed like those of a language model: limits, pauses and the breaker are shared by all
-workers, under the name `embeddings`. Their tokens count for no budget.
+workers, under the name `embeddings`. Their tokens count for the ledger and for the budgets of
+namespaces.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 from ..domain import CallOutcome, FailureReason
 from ..domain.errors import StartupError, StepFailed
 from ..pipeline.identity import printable
+from ..worker.cost_meter import spend
+from .dialect import estimated
 from .embeddings import check_texts
 from .governor import Governor
 from .model_request import ModelRequest
@@ -142,10 +145,14 @@ class EndpointEmbedder:
 
     async def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         request = ModelRequest(ENDPOINT, time.perf_counter(), _PATIENCE)
+        about = estimated(*texts)
 
         async def ask(permit: Permit) -> NDArray[np.float32]:
-            rows = self._rows(request, await self._answer(request, texts), len(texts))
-            permit.settle(CallOutcome.ANSWERED, ANSWERED)
+            answer = await self._answer(request, texts)
+            rows = self._rows(request, answer, len(texts))
+            tokens = _tokens(answer) or about
+            permit.settle(CallOutcome.ANSWERED, ANSWERED, tokens=tokens)
+            spend(llm_tokens=tokens)
             return rows
 
         return await with_retries(
@@ -153,6 +160,8 @@ class EndpointEmbedder:
             request,
             ask,
             lambda: _status_failure(request) if request.status else None,
+            tokens=about,
+            cost_of_lost=about,
         )
 
     async def _answer(self, request: ModelRequest, texts: Sequence[str]) -> Any:
@@ -205,6 +214,13 @@ class EndpointEmbedder:
         self._dimension = rows.shape[1]
         unit: NDArray[np.float32] = (rows / lengths).astype(np.float32)
         return unit
+
+
+def _tokens(answer: Any) -> int:
+    """Return how many tokens the endpoint has read; 0 if it reports none."""
+    usage = answer.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    return max(0, count) if isinstance(count, int) and not isinstance(count, bool) else 0
 
 
 def _status_failure(request: ModelRequest) -> StepFailed:

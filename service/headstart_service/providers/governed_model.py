@@ -170,7 +170,7 @@ class GovernedModel:
                 about = question.estimate + spoken.estimate
                 self._settle(permit, request.outcome, end, spoken.usage, about)
                 await pieces.close()
-                self._note(spoken.usage)
+                self._note(spoken.usage, about)
 
     async def warm(self, *, system: str = "") -> bool:
         """Open a connection; with `system` ask for one token, so that the API may cache it.
@@ -209,7 +209,7 @@ class GovernedModel:
         return observed(self._observer, self._dialect.title, self._patience)
 
     async def _answer(self, request: ModelRequest, question: Question) -> Answer:
-        """Return an answer, which may not be whole."""
+        """Return an answer, which may not be whole: its tokens are counted all the same."""
         self._check(request)
 
         async def ask(permit: Permit) -> Answer:
@@ -224,7 +224,7 @@ class GovernedModel:
             return answer
 
         answer = await self._tried(request, ask, question)
-        self._note(answer.usage)
+        self._note(answer.usage, question.estimate + estimated(answer.text))
         return answer
 
     async def _tried(
@@ -256,9 +256,10 @@ class GovernedModel:
         tokens, cached = usage.charged or about, usage.cache_read_tokens
         permit.settle(outcome, end, tokens=tokens, cached_tokens=cached)
 
-    def _note(self, usage: Usage) -> None:
+    def _note(self, usage: Usage, about: int) -> None:
+        """Count tokens for the step: as for its budget `about` so many, if none are reported."""
         self._observer.spent(usage)
-        spend(llm_tokens=usage.computed)
+        spend(llm_tokens=usage.computed if usage.charged else about)
 
 
 def _bare(text: str) -> str:

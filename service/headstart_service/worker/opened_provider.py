@@ -45,14 +45,17 @@ class OpenedProvider:
         if self._factory.settings is not None:
             whose = f"provider {declared.name}"
             self._settings = read_settings(self._factory.settings, declared.prefix, whose)
-            for name, near in self._settings.unknown(os.environ):
-                advice = f": did you mean {near}?" if near else ""
-                log.warning("%s is no setting of %s%s", name, whose, advice)
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._value: Any = None
         self.problem = ""
         """Why it is not healthy; empty while it is, as far as is known."""
+
+    def strangers(self) -> Iterator[str]:
+        """Yield a line about each variable that resembles one of its settings and is none."""
+        for name, near in self._settings.unknown(os.environ) if self._settings else ():
+            advice = f": did you mean {near}?" if near else ""
+            yield f"{name} is no setting of provider {self.declared.name}{advice}"
 
     @property
     def value(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,13 +19,22 @@ _CHECK_EVERY: Final = 5.0
 """Seconds between two questions for each provider's health."""
 
 
-def settings_problem(declared: DeclaredProvider) -> str:
-    """Return why a provider cannot be loaded or has wrong settings; empty if it can be opened."""
+@dataclass(frozen=True, slots=True)
+class CheckedSettings:
+    """What is known of a provider before it is opened."""
+
+    problem: str = ""
+    """Why it cannot be loaded or has wrong settings; empty if it can be opened."""
+    strangers: tuple[str, ...] = ()
+    """A line about each variable that resembles one of its settings and is none."""
+
+
+def checked_settings(declared: DeclaredProvider) -> CheckedSettings:
+    """Import a provider's module and read its settings."""
     try:
-        OpenedProvider(declared)
+        return CheckedSettings(strangers=tuple(OpenedProvider(declared).strangers()))
     except StartupError as error:
-        return " ".join(str(error).split())
-    return ""
+        return CheckedSettings(str(error))
 
 
 class OwnProviders:
@@ -79,6 +89,8 @@ class OwnProviders:
     async def __aenter__(self) -> Self:
         # First all settings: what is wrong with them is known before anything is opened.
         providers = [OpenedProvider(each) for each in self._declared]
+        for line in (line for each in providers for line in each.strangers()):
+            log.warning("%s", line)
         loop = asyncio.get_running_loop()
         try:
             for each in providers:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Protocol
 
 from ..domain import Progress
 
@@ -14,6 +14,14 @@ _LONGEST: Final = 200
 """Characters of a message that callers get."""
 _EVERY: Final = 0.5
 """Seconds between two reports of a step that are written; of those between, the last one is."""
+
+
+class TakesReports(Protocol):
+    """Whatever a step's reports go to."""
+
+    def report(self, progress: Progress) -> None:
+        """Take a report, from whatever thread."""
+        ...
 
 
 class Reporter:
@@ -39,7 +47,7 @@ class Reporter:
         self._note(self._latest)
 
 
-REPORTER: Final[ContextVar[Reporter | None]] = ContextVar("headstart_progress", default=None)
+REPORTER: Final[ContextVar[TakesReports | None]] = ContextVar("headstart_progress", default=None)
 """That of the step that runs in this context."""
 
 
@@ -47,7 +55,7 @@ def report_progress(fraction: float | None = None, message: str = "") -> None:
     """Show callers how far the step that runs has come.
 
     It costs next to nothing: a step may report at each turn of its loop. Callers get a report every
-    half second at most. It does nothing outside of a worker, nor for steps in processes and on Ray.
+    half second at most. It does nothing outside of a worker, nor for steps on Ray.
 
     Args:
         fraction: The part that is done, 0 to 1. None where that is not known.

@@ -167,6 +167,7 @@ class StepRunner:
                 if failure is not None:
                     outcome.state, outcome.attempts = StepEnd.FAILED, 0
                     outcome.error, outcome.failure_reason = failure
+                    outcome.memoised = True
                     return Landed(run, failed_record(step.name, 0.0, outcome, started_us))
             with reuse.step_logs.held(key, given):
                 record, value = await self.attempt(step, started_us, outcome, given)

@@ -97,6 +97,7 @@ def busy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 class Side:
     """One of both, in a namespace of the test's own."""
 
+    address: str
     namespace: str
     client: PrecomputeClient
     stub: Service
@@ -140,7 +141,7 @@ class Side:
 async def _side(address: str) -> AsyncIterator[Side]:
     namespace = f"test-{next(NUMBERS)}"
     async with PrecomputeClient(address, namespace=namespace) as client, stub(address) as service:
-        yield Side(namespace, client, service)
+        yield Side(address, namespace, client, service)
 
 
 @pytest.fixture

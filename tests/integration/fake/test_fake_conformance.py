@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headstart import (
+    BlockingClient,
     InvalidRequest,
     NotFound,
     PrecomputeStatus,
@@ -282,6 +283,19 @@ async def test_only_wanted_results_and_changes_are_sent(waiting: Side, tmp_path:
         last = (await stream.read()).results
     assert not last.custom.artifacts
     assert not last.steps
+
+
+async def test_a_stream_of_an_unknown_step_names_the_argument(waiting: Side, tmp_path: Path):
+    await waiting.client.start("k", "probe", inputs_of(tmp_path))
+    with pytest.raises(InvalidRequest) as error:
+        await anext(waiting.client.stream("k", "nobody"))
+    assert [each.field for each in error.value.violations] == ["step"]
+    with BlockingClient(waiting.address, namespace=waiting.namespace) as client:
+        with pytest.raises(InvalidRequest) as blocking:
+            next(client.stream("k", "nobody"))
+    assert str(blocking.value) == str(error.value)
+    with pytest.raises(NotFound):
+        await anext(waiting.client.stream("nowhere", "first"))
 
 
 async def test_a_run_is_deleted_whatever_it_does_and_only_once(working: Side, tmp_path: Path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
-from headstart_service.commands.authoring.step_sources import step_sources
+from headstart_service.commands.authoring.step_sources import StepSources
 
 HELPERS = """\
 def lower(word):
@@ -41,18 +42,28 @@ TEXT = Pipeline("text", "1", "", Text, (words, count, double, again, alone))
 ALL = {"words", "count", "double", "again", "alone"}
 
 
+def save(path: Path, text: str) -> None:
+    """Write a file as editors do: another inode tells even two writes of one moment apart."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
 @pytest.fixture
 def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Returns the steps that an edit concerns."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
+    known = StepSources()
+
     def sources(text: str, helpers: str) -> dict[str, str]:
-        (tmp_path / "edited.py").write_text(text)
-        (tmp_path / "edited_helpers.py").write_text(helpers)
+        save(tmp_path / "edited.py", text)
+        save(tmp_path / "edited_helpers.py", helpers)
         sys.modules.pop("edited", None)
         pipeline = importlib.import_module("edited").TEXT
-        return dict(step_sources(pipeline, tmp_path.glob("*.py")))
+        found = dict(known.of(pipeline, tmp_path.glob("*.py")))
+        assert found == known.of(pipeline, tmp_path.glob("*.py"))
+        return found
 
     def compare(old: str, new: str, module: str = MODULE) -> set[str]:
         assert old in module + HELPERS
@@ -76,6 +87,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("LIMIT = 3", "LIMIT = 4", ALL),
         ("text: str\nLIMIT", "text: str\n    more: int = 1\nLIMIT", ALL),
         ("word.lower()", "word.upper()", ALL),
+        ("word.lower()", "(\n        word.lower())  # layout", set()),
         ('("text", "1"', '("text", "2"', ALL),
         ("LIMIT = 3", "LIMIT = 3  # why\n\n", set()),
         ("count * 2", "(count\n        * 2)  # twice", set()),
@@ -105,3 +117,25 @@ def test_a_helper_that_calls_a_step_carries_it_everywhere(changed):
     text = MODULE.replace("LIMIT = 3\n", helper)
     assert changed(MODULE, text) == ALL
     assert changed(MODULE, text.replace("return 1\n", "return 2\n")) == ALL
+
+
+def test_after_a_change_only_that_file_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parsed_once.py").write_text(MODULE.replace("edited_helpers", "other_helpers"))
+    (tmp_path / "other_helpers.py").write_text(HELPERS)
+    for number in range(20):
+        (tmp_path / f"beside_{number}.py").write_text(f"NUMBER = {number}\n")
+    pipeline = importlib.import_module("parsed_once").TEXT
+    known = StepSources()
+    before = known.of(pipeline, tmp_path.glob("*.py"))
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda text: parsed.append(text) or parse(text))
+
+    save(tmp_path / "beside_7.py", "NUMBER = 7  # as before\n")
+    assert known.of(pipeline, tmp_path.glob("*.py")) == before
+    assert parsed == [b"NUMBER = 7\n", b"NUMBER = 7  # as before\n"]
+    save(tmp_path / "beside_7.py", "NUMBER = 8\n")
+    after = known.of(pipeline, tmp_path.glob("*.py"))
+    assert {name for name in after if after[name] != before[name]} == ALL
+    assert len(parsed) == 4

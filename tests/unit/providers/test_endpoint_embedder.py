@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from headstart_service.config.limits_file import LimitsFile
 from headstart_service.config.loading import load_settings
+from headstart_service.config.model_keys import embeddings_key, key_mistakes
+from headstart_service.domain import ProviderNews, Rates, Settlement
 from headstart_service.domain.errors import StartupError, StepFailed
 from headstart_service.pipeline.identity import identity_of
 from headstart_service.pipeline.registry import Registry
@@ -21,8 +24,9 @@ from headstart_service.processes.worker_providers import open_providers
 from headstart_service.providers.endpoint_embedder import EndpointEmbedder
 from headstart_service.providers.local_permits import LocalPermits
 from headstart_service.providers.provider_observer import Unwatched
+from headstart_service.worker.cost_meter import METER, CostMeter
 from headstart_service.worker.step_deadline import end_in
-from tests.support.embeddings_api import EmbeddingsApi
+from tests.support.embeddings_api import TOKENS, EmbeddingsApi
 
 KEY = "sk-embeddings"
 
@@ -34,7 +38,8 @@ def api() -> Iterator[EmbeddingsApi]:
 
 
 def embedder(api: EmbeddingsApi, **options: Any) -> EndpointEmbedder:
-    governors = Governors(LocalPermits(), LimitsFile(None), 1.0, Unwatched())
+    permits = options.pop("permits", LocalPermits())
+    governors = Governors(permits, LimitsFile(None), 1.0, Unwatched())
     given: dict[str, Any] = {"key": KEY, "dimensions": None, "batch": 2} | options
     governor = governors.of_model(["embedder"], "embeddings", "tiny", "the embeddings endpoint")
     return EndpointEmbedder(url=api.url + "/", model="tiny", governor=governor, **given)
@@ -99,6 +104,35 @@ async def test_an_answer_that_cannot_be_used_fails_the_step_with_its_reason(
     assert not caught.value.retry
     assert "secret" not in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+async def test_its_tokens_count_for_the_step_and_the_budget(api: EmbeddingsApi):
+    class Noting(LocalPermits):
+        async def settle(self, provider: str, settled: Settlement, rates: Rates) -> ProviderNews:
+            noted.append((settled.estimate, settled.tokens))
+            return await super().settle(provider, settled, rates)
+
+    noted: list[tuple[int, int]] = []
+    METER.set(meter := CostMeter())
+    async with embedder(api, permits=Noting(), dimensions=2) as it:
+        await it.embed(["twelve chars", "a", "b"])
+        assert sorted(noted) == [(0, TOKENS), (3, 2 * TOKENS)]
+        assert meter.llm_tokens == 3 * TOKENS
+        for usage in ({}, {"usage": None}, {"usage": {"prompt_tokens": "many"}}):
+            api.script(200, json.dumps(json.loads(data([1, 0])) | usage).encode())
+            await it.embed(["twelve chars"])
+        assert noted[2:] == [(3, 3)] * 3
+        assert meter.llm_tokens == 3 * TOKENS + 3 * 3
+
+
+def test_its_key_may_come_from_a_file(tmp_path: Path):
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    assert embeddings_key(load_settings({"embeddings_key_file": str(file)})) == KEY
+    assert embeddings_key(load_settings({"embeddings_key": KEY})) == KEY
+    settings = load_settings({"embeddings_key_file": str(tmp_path)})
+    [mistake] = key_mistakes(settings)
+    assert mistake.startswith("HEADSTART_EMBEDDINGS_KEY_FILE: cannot read ")
 
 
 async def test_a_worker_has_the_endpoint_as_its_embedder_or_does_not_start(api: EmbeddingsApi):

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from headstart_service.domain import ProviderNews, Rates, Settlement
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.language_model import Usage
+from headstart_service.pipeline.step import step
 from headstart_service.providers.anthropic import AnthropicModel
 from headstart_service.providers.governed_model import GovernedModel
 from headstart_service.providers.governor import Governor, GovernorRules
@@ -24,8 +25,10 @@ from headstart_service.providers.openai import OpenAIModel
 from headstart_service.telemetry.metrics.exposition import Exposition
 from headstart_service.telemetry.metrics.work import ModelMetrics
 from headstart_service.worker.cost_meter import METER, CostMeter
+from headstart_service.worker.run import run
 from headstart_service.worker.step_deadline import end_in
 from tests.support.completions_api import CompletionsApi, chunks, completion, refused
+from tests.support.ledger import Ledger, claim_of, pipeline_of
 from tests.support.messages_api import MessagesApi, Reply
 from tests.support.scrape import parsed, value
 from tests.support.waiting import wait_until
@@ -152,6 +155,34 @@ async def test_budgets_count_a_token_of_the_cache_as_a_tenth(spoken: Spoken) -> 
             assert [text async for text in answer] == ["a"]
     stream_tokens = 40 if answer.output_tokens == 3 else 38
     assert noted == [(40, 95), (stream_tokens, 95)]
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_a_cut_off_answer_counts_its_tokens_in_the_ledger_and_its_budget(
+    *, spoken: Spoken, reported: bool
+) -> None:
+    class Noting(LocalPermits):
+        async def settle(self, provider: str, settled: Settlement, rates: Rates) -> ProviderNews:
+            noted.append(settled.tokens)
+            return await super().settle(provider, settled, rates)
+
+    @step(max_attempts=2)
+    async def talk(language_model: object) -> list[str]:
+        governor = Governor("p", "the API", Noting(), GovernorRules(lease=60))
+        return await parsed_words(spoken, governor=governor)
+
+    noted: list[int] = []
+    nothing = dict.fromkeys(("input_tokens", "output_tokens"), 0)
+    usage = spoken.cached if reported else nothing
+    half = '{"words": ["an answer that is half'
+    spoken.api.script(spoken.text(half, usage=usage, **spoken.stopping("max_tokens")))
+    pipeline, ledger = pipeline_of(talk), Ledger()
+    await run(claim_of(pipeline), pipeline, {"language_model": object()}, ledger)
+    assert ledger.report("talk").error.endswith("was cut off at its token limit")
+    work = ledger.records["talk"].work
+    assert work is not None
+    about = len(half) // 4
+    assert (work.llm_tokens, noted) == ((30, [40]) if reported else (about, [about]))
 
 
 async def test_a_conversation_is_sent_turn_by_turn(spoken: Spoken) -> None:

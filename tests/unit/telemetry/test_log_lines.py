@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from headstart_service.domain import Claim, Job, Lease, RunKey
-from headstart_service.domain.log_fields import fields
-from headstart_service.telemetry.logging.formatter import inside, set_up_logging, wants_json
+from headstart_service.domain.log_fields import fields, inside
+from headstart_service.telemetry.logging.formatter import set_up_logging, wants_json
 from headstart_service.telemetry.logging.work_log import WorkLog
 from headstart_service.worker.worker_observer import (
     UNWANTED,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,10 @@ from headstart_service.domain import Progress, Status, StepState
 from headstart_service.pipeline.step import step
 from headstart_service.sdk import report_progress
 from headstart_service.values.fragments import with_estimate
+from headstart_service.worker.cost_meter import CostMeter
+from headstart_service.worker.executors.child_reports import ChildReports
+from headstart_service.worker.executors.executors import ExecutorRules, Executors
+from headstart_service.worker.progress import REPORTER
 from headstart_service.worker.run import run
 from headstart_service.worker.step_records import step_record
 from tests.support.ledger import Ledger, claim_of, pipeline_of, tasks_left
@@ -75,6 +82,67 @@ async def test_a_step_in_a_thread_reports_too() -> None:
     await run(claim_of(pipeline), pipeline, {}, ledger)
     assert len(reported(ledger, "counting")) <= 1
     assert ledger.value("counting") == 1
+
+
+@step(runs_on="process")
+def counts_in_a_process(go: str) -> int:
+    report_progress(0.25, "first")
+    for number in range(1000):
+        report_progress(number / 1000, f"number {number}")
+    if (child := os.fork()) == 0:
+        report_progress(1, "in a fork")
+        os._exit(0)
+    os.waitpid(child, 0)
+    while not Path(go).exists():
+        time.sleep(0.01)
+    report_progress(1, "a last word that nobody needs")
+    return 1
+
+
+@step(runs_on="process")
+def says_nothing() -> int:
+    return 2
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def report(self, progress: Progress) -> None:
+        self.texts.append(progress.message)
+
+
+async def test_a_step_in_a_process_reports_too(tmp_path: Path) -> None:
+    go, reports, none = tmp_path / "go", Reports(), Reports()
+    async with Executors(ExecutorRules(processes=1)) as executors:
+        REPORTER.set(reports)
+        arguments = {"go": str(go)}
+        calling = asyncio.create_task(
+            executors.call(counts_in_a_process, arguments, CostMeter()), name="counts"
+        )
+        await wait_until(lambda: "number 999" in reports.texts)
+        go.touch()
+        assert await calling == 1
+        REPORTER.set(none)
+        assert await executors.call(says_nothing, {}, CostMeter()) == 2
+    assert reports.texts[0] == "first"
+    assert "in a fork" not in reports.texts
+    assert not none.texts
+
+
+def test_reports_are_sent_ten_times_a_second_and_none_after_the_call() -> None:
+    sent: list[Progress] = []
+    began = time.monotonic()
+    with ChildReports(sent.append) as reports:
+        while len(sent) < 3:
+            reports.report(Progress(message="early"))
+        reports.report(Progress(message="late"))
+        while sent[-1].message != "late":
+            time.sleep(0.01)
+        assert time.monotonic() - began >= 0.3
+    reports.report(Progress(1.0))
+    assert sent[-1].message == "late"
+    assert len(sent) == 4
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])

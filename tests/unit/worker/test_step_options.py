@@ -16,6 +16,7 @@ from headstart.testing import run_pipeline
 from headstart_service.domain import FailureReason, StepState
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.step import Step, step
+from headstart_service.telemetry.logging.work_log import WorkLog
 from headstart_service.worker.cost_meter import spend
 from headstart_service.worker.executors.executors import Executors
 from headstart_service.worker.reuse import Reuse
@@ -181,7 +182,7 @@ async def test_a_memo_lives_as_long_as_its_step_says() -> None:
     assert sorted(memos.ttls.values(), key=str) == [5.0, None]
 
 
-async def test_a_remembered_failure_is_not_computed_again() -> None:
+async def test_a_remembered_failure_is_not_computed_again(caplog) -> None:
     ran = 0
 
     @step(memo=True, memo_failures=30.0, max_attempts=1)
@@ -198,10 +199,15 @@ async def test_a_remembered_failure_is_not_computed_again() -> None:
     async def found(key: str, *, fresh: bool = False, error: str = "value") -> Ledger:
         ledger = Ledger()
         claim = claim_for(pipeline, key, fresh=fresh, error=error)
-        await run(claim, pipeline, {}, ledger, reuse=Reuse(memos))
+        await run(claim, pipeline, {}, ledger, WorkLog("w"), reuse=Reuse(memos))
         return ledger
 
     first, second = await found("one"), await found("two")
+    logged = [line for line in caplog.messages if "failing failed" in line]
+    assert [line.partition(" failed ")[2] for line in logged] == [
+        "after 1 try: no such page",
+        "without a try, by a memo: no such page",
+    ]
     assert ran == 1
     assert list(memos.ttls.values()) == [30.0]
     for ledger, attempts in ((first, 1), (second, 0)):

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...base.extras import SERVER, install, listed
 from ...base.output import coloured, is_terminal, plain
+from ...base.own_threads import in_own_thread
 from ..declared_pipelines import complain, report
 from ..inputs_argument import file_of, inputs_of
 from .reloading import ReloadedPipeline, Seen
 from .running import take_pipeline
+from .step_sources import StepSources
 
 if TYPE_CHECKING:
     from ...domain import RunPlan, StepRecord
@@ -33,9 +35,9 @@ def add(commands: Any) -> None:
         "dev",
         **listed("run a pipeline on this machine after each change of its files", SERVER),
         description="Run a pipeline in this process, without a server and without Redis. Run it "
-        "again after each change of its files, or of the file of its inputs. A run takes over the "
-        "results of steps whose code and inputs are the same. On a terminal, Enter computes all "
-        "anew. Ctrl-C ends it.",
+        "again after each change of its files, of data files beside them that this process reads, "
+        "or of the file of its inputs. A run takes over the results of steps whose code and inputs "
+        "are the same. Changed data compute all anew. So does Enter on a terminal. Ctrl-C ends it.",
     )
     take_pipeline(parser)
     parser.add_argument(
@@ -75,6 +77,7 @@ class _Developing:
         self._inputs = inputs
         self._options = options
         self._kept = _Kept(restart=options.restart)
+        self._sources = StepSources()
         self._enter = asyncio.Event()
 
     async def until_interrupted(self, settings: Any) -> int:
@@ -87,9 +90,11 @@ class _Developing:
                 pipeline = await self._load(runs)
                 # Which files there are is known once they are imported. Others are watched no more.
                 now = self._source.seen()
-                before = {path: before.get(path, now[path]) for path in now}
+                before = self._source.since(before, now)
                 changed = await self._until_change(before, self._turn(pipeline, runs))
                 self._enter.clear()
+                if not self._source.data().isdisjoint(changed):
+                    self._kept.forget()  # any step may have read it
                 self._say_changed(changed)
 
     async def _until_change(self, before: Seen, work: Coroutine[Any, Any, None]) -> list[Path]:
@@ -138,7 +143,7 @@ class _Developing:
         if pipeline is not None:
             await self._run(pipeline, runs)
         if not self._options.json:
-            number = len(self._source.files())
+            number = len(self._source.files()) + len(self._source.data())
             files = f"{number} file{'s' if number > 1 else ''}"
             print(coloured(f"watching {files}; Ctrl-C ends", "dim"), flush=True)
 
@@ -146,9 +151,9 @@ class _Developing:
         from headstart import InvalidRequest
 
         from .showing import show_run, showing
-        from .step_sources import step_sources
 
-        code = step_sources(pipeline, self._source.files())
+        files = await in_own_thread(self._source.files)
+        code = await in_own_thread(self._sources.of, pipeline, files)
         try:
             inputs = inputs_of(self._inputs)
             async with showing(as_json=self._options.json) as progress:

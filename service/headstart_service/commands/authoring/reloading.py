@@ -14,8 +14,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from ...base.file_changes import Fingerprint, fingerprint
+from ...base.own_threads import in_own_thread
 from ..declared_pipelines import declared
 from .author_files import is_authors
+from .read_files import ReadFiles
 
 if TYPE_CHECKING:
     from ...pipeline.mistakes import Mistake
@@ -37,12 +39,16 @@ class ReloadedPipeline:
         """Watch `others` beside the modules. Ends Python's caching of bytecode in this process."""
         self._reference = reference
         self._module = reference.partition(":")[0]
-        self._others = tuple(others)
+        self._others = tuple(path.absolute() for path in others)
         self._before = frozenset(sys.modules)
         self._imported: set[Path] = set()
         """The files of modules that were imported once: a step may import some while it runs."""
         self._named: set[Path] = set()
         """The files that the last mistakes name."""
+        self._folders: tuple[Path, ...] = ()
+        self._near: Path | None = None
+        """The folder that has the module or the top package."""
+        self._data = ReadFiles(self._is_data)
         # Python compares a file with its bytecode by seconds and size: too coarse for an editor.
         sys.dont_write_bytecode = True
 
@@ -65,6 +71,7 @@ class ReloadedPipeline:
         importlib.invalidate_caches()
         linecache.checkcache()
         identity.cache_clear()
+        self._locate()
         pipelines, mistakes = declared({self._reference: self._reference})
         self._named = {Path(each.where.rpartition(":")[0]) for each in mistakes}
         return (pipelines[0] if pipelines else None), mistakes
@@ -76,23 +83,58 @@ class ReloadedPipeline:
         found |= {path for path in self._named if path.suffix == ".py"}
         return tuple(sorted({path.absolute() for path in found}))
 
+    def data(self) -> frozenset[Path]:
+        """Return the data files beside them that this process has read, and does not write."""
+        return frozenset(self._data.seen.keys() - set(self._others))
+
     def seen(self) -> Seen:
         """Return how the files are now."""
-        return {path: fingerprint([path]) for path in (*self.files(), *self._others)}
+        watched = (*self.files(), *self.data(), *self._others)
+        return {path: fingerprint([path]) for path in watched}
+
+    def since(self, before: Seen, now: Seen) -> Seen:
+        """Return how the files of `now` were; one that is not in `before`, when it was read."""
+        read = self._data.seen
+        return {path: before.get(path) or read.get(path) or now[path] for path in now}
 
     async def changed(self, before: Seen) -> list[Path]:
         """Return what has changed since `before`, once it stays as it is for a moment."""
-        now = before
-        while now == before:
-            await asyncio.sleep(_EVERY)
-            now = self.seen()
-        while now != (now := await self._later()):
-            pass
-        return [path for path in {**before, **now} if before.get(path) != now.get(path)]
+        found: list[Path] = []
+        while not found:
+            now = await self._later()
+            if self._differences(before, now):
+                while now != (now := await self._later()):
+                    pass
+                found = self._differences(before, now)
+        return found
 
     async def _later(self) -> Seen:
         await asyncio.sleep(_EVERY)
-        return self.seen()
+        return await in_own_thread(self.seen)
+
+    def _differences(self, before: Seen, now: Seen) -> list[Path]:
+        read = self._data.seen
+        return [
+            path
+            for path in {**before, **now}
+            if (before.get(path) or read.get(path)) != now.get(path)
+            and (path in now or not self._data.writes(path))
+        ]
+
+    def _is_data(self, path: Path) -> bool:
+        """Return whether the author edits a file that is read: in the package, or beside it."""
+        if any(path.is_relative_to(folder) for folder in self._folders):
+            return True
+        return self._near is not None and path.is_relative_to(self._near) and is_authors(str(path))
+
+    def _locate(self) -> None:
+        """Note where the package is."""
+        with suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(self._module.partition(".")[0])
+            if spec is not None:
+                places = spec.submodule_search_locations
+                self._folders = tuple(Path(each).absolute() for each in places or ())
+                self._near = Path([*(places or ()), spec.origin or ""][0]).absolute().parent
 
     def _modules(self) -> dict[str, ModuleType]:
         """Return the author's modules that are imported now."""

@@ -9,7 +9,7 @@ from ...config.settings import Settings
 from ...domain.errors import StartupError
 from ...pipeline.declared_providers import DeclaredProvider
 from ...processes.lifecycle import served
-from ...worker.own_providers import OwnProviders, settings_problem
+from ...worker.own_providers import OwnProviders, checked_settings
 from .report import Check, fail, ok, warn
 
 _ADVICE = "docs/pipelines.md#providers-of-your-own"
@@ -23,8 +23,11 @@ def check_providers(settings: Settings, *, load: bool) -> Iterator[Check]:
         return  # the check of the settings reports it
     for declared in own.values():
         name = f"provider {declared.name}"
-        if problem := settings_problem(declared):
-            yield fail(name, problem, _ADVICE)
+        checked = checked_settings(declared)
+        for line in checked.strangers:
+            yield warn(name, line, "mend its name, or remove it")
+        if checked.problem:
+            yield fail(name, " ".join(checked.problem.split()), _ADVICE)
         elif not load:
             yield ok(name, f"{declared.reference}, its settings are valid; --load opens it")
         else:

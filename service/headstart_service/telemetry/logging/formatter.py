@@ -12,14 +12,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...base.escaping import escaped
-from ...domain.log_fields import FIELDS
+from ...domain.log_fields import FIELDS, around
 
 _LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _INDENT: Final = "    "
@@ -36,26 +33,13 @@ _NOISY: Final = (
 )
 """Others' loggers whose debug lines are theirs to read."""
 
-_INSIDE: ContextVar[Mapping[str, Any]] = ContextVar("headstart_log_fields", default={})  # noqa: B039  # never changed
-
-
-@contextmanager
-def inside(fields: Mapping[str, Any]) -> Iterator[None]:
-    """Give every line that is written in this context, by this task, these fields too."""
-    token = _INSIDE.set({**_INSIDE.get(), **fields})
-    try:
-        yield
-    finally:
-        _INSIDE.reset(token)
-
 
 class _Where(logging.Filter):
     """Gives a line the fields of the context that it is written in; its own ones win."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        around = _INSIDE.get()
-        if around:
-            record.__dict__[FIELDS] = {**around, **record.__dict__.get(FIELDS, {})}
+        if outer := around():
+            record.__dict__[FIELDS] = {**outer, **record.__dict__.get(FIELDS, {})}
         return True
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from ...domain import Claim
-from ...domain.log_fields import fields, of_claim
+from ...domain.log_fields import fields, inside, of_claim
 from ...worker.worker_observer import (
     UNWANTED,
     RunEnd,
@@ -17,7 +17,6 @@ from ...worker.worker_observer import (
     StepEnd,
     StepOutcome,
 )
-from .formatter import inside
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +80,21 @@ class WorkLog:
         attributes = _attributes(outcome, began) | {"attempts": outcome.attempts}
         extra = fields(f"step.{outcome.state}", **attributes)
         if outcome.error:
-            tries = outcome.attempts
-            log.warning(
-                "%s %s failed after %d tries: %s", key, name, tries, outcome.error, extra=extra
-            )
+            how = _tries(outcome)
+            log.warning("%s %s failed %s: %s", key, name, how, outcome.error, extra=extra)
         else:
             log.debug("%s %s %s", key, name, outcome.state, extra=extra)
+
+
+def _tries(outcome: StepOutcome) -> str:
+    """Return after how many tries a step has failed: none if it took over what is remembered."""
+    match outcome.attempts:
+        case 0:
+            return "without a try, by a memo" if outcome.memoised else "without a try"
+        case 1:
+            return "after 1 try"
+        case tries:
+            return f"after {tries} tries"
 
 
 def _attributes(outcome: RunOutcome | StepOutcome, began: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.trace import (
     INVALID_SPAN_CONTEXT,
+    Span,
     SpanContext,
     get_current_span,
 )
@@ -28,6 +29,14 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
 def as_text(span: SpanContext) -> str:
     """The `traceparent` of a span."""
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+
+
+def log_ids(span: Span) -> dict[str, str]:
+    """Return the fields of a log line that is written in this span; none in no span."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
 def from_text(traceparent: str) -> SpanContext:

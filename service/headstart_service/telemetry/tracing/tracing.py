@@ -33,6 +33,7 @@ from ...domain.run_store import StartRun
 from ...pipeline.language_model import LanguageModel
 from ...worker.ports import ProgressSink
 from .calls import TracedCalls
+from .context import log_ids
 from .embeddings import Embedder, TracedEmbedder
 from .language_models import TracedModel
 from .recent import RecentStarts
@@ -136,9 +137,7 @@ class TraceIds(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add both to the record's fields, and keep the record."""
-        context = get_current_span().get_span_context()
-        if context.is_valid:
-            ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+        if ids := log_ids(get_current_span()):
             record.__dict__[FIELDS] = {**record.__dict__.get(FIELDS, {}), **ids}
         return True
 

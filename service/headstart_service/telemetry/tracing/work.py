@@ -13,6 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from ...domain import Claim, FailureReason, ItemsChunk, Lease, PartialWrite, StepRecord
 from ...domain import Status as RunStatus
+from ...domain.log_fields import inside
 from ...worker.ports import ProgressSink
 from ...worker.worker_observer import (
     UNWANTED,
@@ -20,7 +21,7 @@ from ...worker.worker_observer import (
     RunOutcome,
     StepOutcome,
 )
-from .context import from_text
+from .context import from_text, log_ids
 from .spans import working
 
 _WENT_WELL: Final = (RunEnd.COMPLETED, RunEnd.HANDED_ON)
@@ -85,7 +86,8 @@ class TracedWork:
             set_status_on_exception=False,
         ) as span:
             try:
-                yield
+                with inside(log_ids(span)):  # a step's process knows no span
+                    yield
             finally:
                 _end_step(span, outcome)
 

@@ -15,11 +15,15 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ...domain import Progress
 from ...domain.errors import StartupError
+from ...domain.log_fields import inside
+from .child_reports import ChildReports
 from .child_socket import LENGTH, end_with, framed
 from .remote_call import (
     Call,
@@ -61,7 +65,7 @@ def main(
     ready = Performed(identities, cpu_seconds=time.process_time())
     _send(connection, pickle.dumps(ready))
     while message := work.get():
-        _send(connection, _answer(message))
+        _send(connection, _answer(message, partial(_report, connection)))
     if hosted:
         hosted.close()
     os._exit(0)
@@ -88,16 +92,21 @@ def _host(connection: socket.socket, providers: Plain | None) -> HostedProviders
     os._exit(1)
 
 
-def _answer(message: bytes) -> bytes:
+def _answer(message: bytes, report: Callable[[Progress], None]) -> bytes:
     try:
         call: Call = pickle.loads(message)  # noqa: S301  # our own worker's
     except Exception:  # noqa: BLE001  # reported by its text
         done = Performed(trace=traceback.format_exc())
     else:
-        done = perform_call(call, {})
+        with inside(call.log_fields), ChildReports(report):
+            done = perform_call(call, {})
     # All that this process has ever used: the worker subtracts what it has counted.
     done = replace(done, cpu_seconds=time.process_time())
     return packed(done)
+
+
+def _report(connection: socket.socket, progress: Progress) -> None:
+    _send(connection, pickle.dumps(progress))
 
 
 def _receive(connection: socket.socket, work: queue.SimpleQueue[bytes]) -> None:

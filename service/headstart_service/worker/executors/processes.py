@@ -15,8 +15,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ...base.own_threads import in_own_thread
-from ...domain import FailureReason
+from ...domain import FailureReason, Progress
 from ...domain.errors import StartupError, StepFailed
+from ...domain.log_fields import around
+from ..progress import REPORTER, TakesReports
 from . import child as child_process
 from .child_providers import ChildProviders
 from .child_socket import command, framed, message, receive
@@ -124,24 +126,30 @@ class Child:
             ) from error
         module = function.__module__
         code = identities([module, *self._providers.modules(arguments)])
-        request = message(Call(module, function.__qualname__, code, body))
+        request = message(Call(module, function.__qualname__, code, body, log_fields=around()))
         before = self._counted
         self._writer.write(request)
-        done = await self._answer()
+        done = await self._answer(REPORTER.get())
         meter.cpu_seconds += max(0.0, self._counted - before)
         if done.other_code is not None:
             raise OtherCode(done.other_code, missing=done.missing)
         return done.result()
 
-    async def _answer(self) -> Performed:
-        try:
-            body = await receive(self._reader)
-        except (asyncio.IncompleteReadError, OSError) as error:
-            raise ProcessLost from error
-        load = pickle.loads  # from a process that runs the same code as this one
-        done: Performed = load(body) if len(body) < _BIG else await in_own_thread(load, body)
-        self._counted = done.cpu_seconds
-        return done
+    async def _answer(self, reporter: TakesReports | None = None) -> Performed:
+        """Wait for the end of what it does, and pass on what a step reports before."""
+        while True:
+            try:
+                body = await receive(self._reader)
+            except (asyncio.IncompleteReadError, OSError) as error:
+                raise ProcessLost from error
+            load = pickle.loads  # from a process that runs the same code as this one
+            given: Performed | Progress
+            given = load(body) if len(body) < _BIG else await in_own_thread(load, body)
+            if isinstance(given, Performed):
+                self._counted = given.cpu_seconds
+                return given
+            if reporter is not None:
+                reporter.report(given)
 
     def unpaid(self) -> float:
         """Return the CPU seconds that it has used since its last answer; 0 when it has ended."""

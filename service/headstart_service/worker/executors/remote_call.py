@@ -6,7 +6,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...domain import FailureReason
@@ -85,6 +85,8 @@ class Call:
     """A pickle of its keyword arguments; empty to compare the code alone."""
     actor: tuple[str, str] | None = None
     """Module and name of the class whose instance the function takes as `actor`."""
+    log_fields: Mapping[str, Any] = field(default_factory=dict)
+    """What log lines have that are written during the call."""
 
 
 def perform_call(call: Call, instances: dict[tuple[str, str], Any]) -> Performed:
