@@ -28,7 +28,8 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-OWN = ",".join(f"tests.browser.pipelines:{name}" for name in ("ECHO", "REFUSED", "BUGGY", "ESSAY"))
+NAMES = ("ECHO", "REFUSED", "BUGGY", "ESSAY", "PARCEL")
+OWN = ",".join(f"tests.browser.pipelines:{name}" for name in NAMES)
 
 
 @dataclass
@@ -84,6 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     opened = open_site(
         HEADSTART_DATA_DIR=str(tmp_path_factory.mktemp("data")),
         HEADSTART_PIPELINES=f"{REFERENCES},{OWN}",
+        HEADSTART_POOLS="default",
     )
     yield opened
     opened.process.stop()

@@ -345,7 +345,9 @@ async def test_a_step_without_a_worker_of_its_pool_says_so(
     [key] = store_backend.neighbours(1)
     claim = await begin(store_backend, key)
     await ask(step_runs, claim.lease)
-    for found in (await store_backend.store.read(key), await store_backend.store.status(key)):
+    store = store_backend.store
+    seen = (await store.inspect(key)).snapshot
+    for found in (await store.read(key), await store.status(key), seen):
         assert found.summary.unserved_steps == (UnservedStep("second", "gpu", Lack.POOL),)
     await store_backend.queue.offer(claim.lease.job.partition, "g1", [GPU])
     assert not (await store_backend.store.read(key)).summary.unserved_steps

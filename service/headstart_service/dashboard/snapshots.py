@@ -139,9 +139,9 @@ class Snapshots:
         return await self._runs.list(name, statuses, None, limit, quiet=True)
 
     def _live(self, run: RunSummary) -> dict[str, Any]:
-        seen = self._book.seen(run.key)
+        seen, waits = self._book.seen(run.key), self._book.why_it_waits(run)
         if seen is not None and (seen.revision, seen.created_us) == (run.revision, run.created_us):
-            return seen.as_json()
+            return seen.as_json() | {"waits": waits}
         return {
             "namespace": run.key.namespace,
             "key": run.key.key,
@@ -156,5 +156,7 @@ class Snapshots:
             "expires_us": run.expires_us,
             "error": run.error,
             "failure_reason": run.failure_reason or "",
+            "pool": "",
+            "waits": waits,
             "steps": [],
         }

@@ -21,11 +21,13 @@ from headstart_service.domain import (
     Announcement,
     EventKind,
     FailureReason,
+    Lack,
     RunKey,
     RunSummary,
     Stats,
     Status,
     StepState,
+    UnservedStep,
     WorkerState,
 )
 from headstart_service.domain.errors import RecordDamaged, StoreUnavailable
@@ -80,6 +82,8 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         completed_us=900,
         error="e" * 600,
         failure_reason=FailureReason.TIMED_OUT,
+        lacks=Lack.VERSION,
+        unserved_steps=(UnservedStep("gated", "gpu", Lack.POOL),),
     )
     store = FakeRunStore(failed)
     store.states[failed.key] = {
@@ -91,6 +95,8 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         "first": report(1.5, started_us=50, attempts=1),
         "gated": report(0.25, attempts=2, error="x" * 600, failure_reason=pb.FAILURE_REASON_SHED),
     }
+    items = pb.ItemProgress(total=9, completed=1, failed=2, running=3)
+    store.reports[failed.key]["gated"].items.CopyFrom(items)
     told = run_view(await store.inspect(failed.key), REGISTRY).as_json()
     first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
     assert told == {
@@ -107,12 +113,16 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         "expires_us": 999,
         "error": "e" * 500,
         "failure_reason": "timed_out",
+        "pool": "default",
+        "waits": "no worker has this version of the pipeline",
         "steps": [
             {
                 "name": "first",
                 "state": "completed",
                 "needs": [],
-                "items": "",
+                "pool": "default",
+                "waits": "",
+                "items": None,
                 "required": True,
                 "started_us": 50,
                 "elapsed": 1.5,
@@ -128,7 +138,9 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "name": "gated",
                 "state": "failed",
                 "needs": ["first"],
-                "items": "",
+                "pool": "default",
+                "waits": "no worker serves the pool gpu",
+                "items": {"total": 9, "completed": 1, "failed": 2, "running": 3},
                 "required": False,
                 "started_us": 150,
                 "elapsed": 0.25,
@@ -144,7 +156,9 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "name": "unknown",
                 "state": "pending",
                 "needs": [],
-                "items": "",
+                "pool": "",
+                "waits": "",
+                "items": None,
                 "required": False,
                 "started_us": 0,
                 "elapsed": None,
@@ -458,6 +472,8 @@ async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_
         "expires_us": 999,
         "error": "",
         "failure_reason": "",
+        "pool": "",
+        "waits": "",
         "steps": [],
     }
 
