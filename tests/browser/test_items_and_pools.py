@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,6 +37,9 @@ def test_items_their_failures_and_steps_without_workers_are_shown(
     page.goto(site.url)
     row = page.locator("#live li", has=page.get_by_text(key, exact=True))
     expect(row).to_contain_text("label: no worker serves the pool printer")
+    pool = page.get_by_role("list", name="Pools").get_by_role("listitem").filter(has_text="printer")
+    expect(pool).to_have_text(re.compile(r"^printer0 workers1 queued for up to .* s, 0 running$"))
+    picture(page, f"pools-{name}")
     row.get_by_role("link").click()
     detail = page.get_by_role("dialog")
     expect(detail.locator(".waits")).to_have_text("Waits: label: no worker serves the pool printer")

@@ -22,6 +22,7 @@ from headstart_service.domain import (
     EventKind,
     FailureReason,
     Lack,
+    PoolStats,
     RunKey,
     RunSummary,
     Stats,
@@ -386,7 +387,9 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     failed = summary("f", Status.FAILED, error="first: broken")
     done = summary("d", Status.COMPLETED, completed_us=901)
     store = FakeRunStore(*running, *waiting, failed, done)
-    store.stats_of[""] = Stats({Status.PENDING: 70, Status.FAILED: 1}, 71)
+    gpu = {"gpu": PoolStats(9, 2, 1, 4.5)}
+    counted = {Status.PENDING: 70, Status.FAILED: 1}
+    store.stats_of[""] = Stats(counted, 80, pools=gpu, pending_step_runs=9)
     worker = WorkerState(
         name="w1", host="h", version="1", pipelines=("probe",), slots=4, busy=1, started_us=1
     )
@@ -408,6 +411,8 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     ]
     assert [run["key"] for run in told["recent"]] == ["d", "f"]
     assert [each["name"] for each in told["workers"]] == ["w1"]
+    figures = {"queued": 9, "running": 2, "workers": 1, "oldest_wait": 4.5}
+    assert told["pools"] == [{"name": "gpu"} | figures]
     assert [group["reason"] for group in told["failures"]] == ["first: broken"]
     assert (told["second"]["starts"], told["second"]["queued"]) == (1, 71)
     assert snapshots.history(ALL)[-1] == told["second"]
