@@ -313,7 +313,10 @@ def _without_workers(facts: Facts) -> bool:
 
 
 def _runs(facts: Facts, count: int) -> str:
-    what = "run" if count == 1 else "runs"
-    if facts.step_runs:
-        what += " or step of a run" if count == 1 else " and steps of runs"
-    return f"{count} {what} {'waits' if count == 1 else 'wait'}"
+    one = count == 1
+    what = "run" if one else "runs"
+    if facts.step_runs and facts.step_runs >= facts.queued:
+        what = "step of a run" if one else "steps of runs"
+    elif facts.step_runs:
+        what += " or step of a run" if one else " and steps of runs"
+    return f"{count} {what} {'waits' if one else 'wait'}"
