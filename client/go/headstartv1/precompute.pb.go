@@ -5285,7 +5285,7 @@ type Pool struct {
 	Workers int64 `protobuf:"varint,3,opt,name=workers,proto3" json:"workers,omitempty"`
 	// How long the run has waited that waits longest: since a caller began to wait for it, else since it is needed, which
 	// is its start without `expected_need_in`. Of a step of another pool: since the step could begin. Leaves out runs that
-	// no worker can compute while the pool has workers: see `unserved`. Zero while none waits.
+	// no worker can compute while the pool has workers: see `unserved`. Absent while none waits.
 	OldestWait *durationpb.Duration `protobuf:"bytes,4,opt,name=oldest_wait,json=oldestWait,proto3" json:"oldest_wait,omitempty"`
 }
 

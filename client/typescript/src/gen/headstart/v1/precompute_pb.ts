@@ -2702,7 +2702,7 @@ export type Pool = Message<"headstart.v1.Pool"> & {
   /**
    * How long the run has waited that waits longest: since a caller began to wait for it, else since it is needed, which
    * is its start without `expected_need_in`. Of a step of another pool: since the step could begin. Leaves out runs that
-   * no worker can compute while the pool has workers: see `unserved`. Zero while none waits.
+   * no worker can compute while the pool has workers: see `unserved`. Absent while none waits.
    *
    * @generated from field: google.protobuf.Duration oldest_wait = 4;
    */
