@@ -64,7 +64,8 @@ class GetStats:
 
 def _pool(pool: PoolStats) -> pb.Pool:
     message = pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
-    message.oldest_wait.FromMicroseconds(round(pool.oldest_wait * 1e6))
+    if pool.oldest_wait:
+        message.oldest_wait.FromMicroseconds(round(pool.oldest_wait * 1e6))
     return message
 
 
