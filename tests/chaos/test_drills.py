@@ -276,7 +276,9 @@ async def test_doctor_names_what_a_language_model_does(
                 breakers = (await metrics_of(caller))["headstart_provider_breaker_open"]
                 return any(sample.value for sample in breakers.samples)
 
-            await site.drill("the language model hangs", "provider", "last by timeout", is_open)
+            await site.drill(
+                "the language model hangs", "provider", "fails, last by timeout", is_open
+            )
             await site.page("budget", "provider")
 
 
