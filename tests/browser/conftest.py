@@ -30,7 +30,8 @@ FLAGS = (
 )
 PATIENT = 30_000
 """Milliseconds for what a page shall come to show."""
-OWN = ",".join(f"tests.browser.pipelines:{name}" for name in ("ECHO", "REFUSED", "BUGGY", "ESSAY"))
+NAMES = ("ECHO", "REFUSED", "BUGGY", "ESSAY", "PARCEL")
+OWN = ",".join(f"tests.browser.pipelines:{name}" for name in NAMES)
 
 
 @dataclass
@@ -86,6 +87,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     opened = open_site(
         HEADSTART_DATA_DIR=str(tmp_path_factory.mktemp("data")),
         HEADSTART_PIPELINES=f"{REFERENCES},{OWN}",
+        HEADSTART_POOLS="default",
     )
     yield opened
     opened.process.stop()

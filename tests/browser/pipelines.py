@@ -56,6 +56,27 @@ async def essay(directory: str) -> AsyncIterator[str]:
         await asyncio.sleep(0.005)
 
 
+class Parcel(BaseModel):
+    directory: str
+    carriers: list[str]
+
+
+@step(each="carriers", parallel=2, timeout=120)
+async def rates(directory: str, carriers: str) -> int:
+    """Fail for some carriers; wait with others for a file `open`."""
+    if carriers.startswith("bad"):
+        away = FailureReason.DEPENDENCY_AWAY
+        raise StepFailed(f"<b>{carriers}</b> is away", retry=False, failure_reason=away)
+    while carriers.startswith("held") and not (Path(directory) / "open").exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return len(carriers)
+
+
+@step(pool="printer")
+async def label(directory: str) -> str:
+    return directory
+
+
 def _pipeline(name: str, *steps: object) -> Pipeline:
     return Pipeline(
         name=name,
@@ -71,3 +92,4 @@ ECHO = _pipeline("echo", echo)
 REFUSED = _pipeline("refused", echo, refused)
 BUGGY = _pipeline("buggy", buggy)
 ESSAY = Pipeline("essay", "1", "Text as it is written", Desk, (essay,))
+PARCEL = Pipeline("parcel", "1", "Items, and a step of another pool", Parcel, (rates, label))

@@ -22,9 +22,11 @@ from deploy.markers import replaced, row
 from headstart import PrecomputeClient
 from tests.support.certificates import Certificate, self_signed
 from tests.support.commands import run
+from tests.support.messages_api import MessagesApi, Reply
 from tests.support.occupying_pipelines import REFERENCE as OCCUPYING
 from tests.support.pipelines import REFERENCES
 from tests.support.processes import Process, api, worker
+from tests.support.provider_pipelines import ASKING
 from tests.support.proxy import proxy
 from tests.support.scrape import http_of, metrics_of, value
 from tests.support.valkey import Valkey
@@ -236,6 +238,48 @@ async def test_doctor_names_what_redis_does(valkey: Valkey, table: list[Row]) ->
         await valkey.kill()
         await site.drill("Redis away: killed", "readiness", "Redis does not answer", away)
         await site.page("store")
+
+
+async def test_doctor_names_what_a_language_model_does(
+    valkey: Valkey, tmp_path: Path, table: list[Row]
+) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[namespaces.robots]\nllm_tokens_a_day = 1\n")
+    only = {"HEADSTART_BRIDGING": "false", "HEADSTART_PIPELINES": ASKING}
+    with MessagesApi() as model:
+        own = {
+            "HEADSTART_LIMITS": str(limits),
+            "ANTHROPIC_API_KEY": "key",
+            "ANTHROPIC_BASE_URL": model.url,
+        }
+        async with (
+            api(valkey.url, **only) as (server, address),
+            worker(valkey.url, **only, **own) as caller,
+            PrecomputeClient(address, namespace="shop") as shop,
+            PrecomputeClient(address, namespace="robots") as robots,
+        ):
+            site = Site(table, server, address)
+            await robots.start("first", "patient", {})  # it uses the budget up
+            await robots.get_results("first", wait=20)
+            assert not {"budget", "provider"} & (await site.doctor()).keys()
+
+            await robots.start("second", "patient", {})
+            used_up = site.shows("headstart_budget_used_up_tokens", tenant="robots")
+            found = "namespace robots has used up its 1 tokens"
+            await site.drill("a namespace is over its budget", "budget", found, used_up)
+
+            model.script(*[Reply.clues(["late"], delay=MINUTE)] * 40)
+            for number in range(8):
+                await shop.start(f"hangs-{number}", "hasty", {})
+
+            async def is_open() -> bool:
+                breakers = (await metrics_of(caller))["headstart_provider_breaker_open"]
+                return any(sample.value for sample in breakers.samples)
+
+            await site.drill(
+                "the language model hangs", "provider", "fails, last by timeout", is_open
+            )
+            await site.page("budget", "provider")
 
 
 async def test_doctor_names_a_certificate_that_ends(

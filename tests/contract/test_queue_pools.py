@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from headstart_service.store.store_observer import Unwatched
 from headstart_service.store.upkeep import Upkeep
 from tests.contract.backend import OFFER, TTL, Backend, done, plan
 from tests.contract.beside import beside, sweep
+from tests.support.waiting import wait_until
 
 GPU = Offer("probe", "v1/gpu", {})
 ON_GPU = replace(plan(), definition="v1/gpu")
@@ -83,9 +86,43 @@ async def test_the_stats_tell_pools_apart(store_backend: Backend) -> None:
     [job] = await store_backend.queue.next_jobs(0, "w1", 1, 0)
     assert await store_backend.queue.claim(job, "w1")
     stats = await store_backend.store.stats("")
-    assert stats.pools == {"default": PoolStats(1, 1, 2), "gpu": PoolStats(3, 0, 2)}
+    pools = {name: replace(pool, oldest_wait=0) for name, pool in stats.pools.items()}
+    assert pools == {"default": PoolStats(1, 1, 2), "gpu": PoolStats(3, 0, 2)}
     assert stats.queued_jobs == 4
     assert stats.unserved == {}, "a worker offers what waits in its pool"
+
+
+async def test_the_longest_wait_of_each_pool_is_shown(store_backend: Backend) -> None:
+    store, queue = store_backend.store, store_backend.queue
+
+    async def longest(pool: str = "gpu") -> float:
+        return (await store.stats("")).pools[pool].oldest_wait
+
+    [needed_later] = store_backend.neighbours(1, name="later")
+    await store.start(needed_later, ON_GPU, TTL, restart=False, needed_in=300.0)
+    assert await longest() == 0
+    began = time.monotonic()
+    await start(store_backend, 2, "first")
+    await wait_until(lambda: _above(longest, 0.05))
+    await start(store_backend, 6, "games")
+    assert 0.05 < await longest() <= time.monotonic() - began
+    assert await longest("default") == 0, "of other pools it knows nothing"
+
+    await queue.offer(0, "w1", [OFFER, Offer("probe", "v2/gpu", {})])
+    assert await longest() == 0, "it has workers, and none can compute these"
+    await queue.offer(0, "w2", [GPU])
+    assert await longest() > 0.05
+    await taken(store_backend)
+    assert await longest() == 0
+
+    [key] = store_backend.neighbours(1, name="of-the-default-pool")
+    await store_backend.start(key)
+    await wait_until(lambda: _above(lambda: longest("default"), 0.05))
+    assert await longest() == 0
+
+
+async def _above(read: Callable[[], Awaitable[float]], least: float) -> bool:
+    return await read() > least
 
 
 async def test_a_run_whose_pool_has_no_worker_says_so(store_backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ from headstart_service.store.store_observer import Unwatched
 from headstart_service.store.upkeep import Upkeep
 from tests.contract.backend import BUDGET, TTL, Backend, done, plan, running
 from tests.contract.beside import beside, sweep
+from tests.support.waiting import wait_until
 
 PLAN = replace(plan(steps={"first": "f1", "second": "s1", "third": "t1"}), pools={"second": "gpu"})
 """`second` is in the pool gpu and needs `first`; `third` needs `second`."""
@@ -98,6 +100,9 @@ async def test_the_end_of_a_step_run_is_the_end_of_the_step(
     assert not await ask(step_runs, claim.lease)
     assert not await ask(step_runs, claim.lease)
     assert await sizes(store_backend, key) == (1, 0, 1, 0)
+    stats = await store_backend.store.stats("")
+    assert (stats.pending_step_runs, stats.running_step_runs) == (1, 0)
+    assert (await store_backend.store.stats("others")).pending_step_runs == 0
     own = await taken(store_backend, key)
     assert own.lease.job.key == key.step_run("second")
     assert (own.step, own.pipeline, own.inputs) == ("second", "probe", claim.inputs)
@@ -109,6 +114,7 @@ async def test_the_end_of_a_step_run_is_the_end_of_the_step(
     stats = await store_backend.store.stats("")
     assert {status: n for status, n in stats.counts.items() if n} == {Status.IN_PROGRESS: 1}
     assert stats.pools["gpu"] == PoolStats(0, 1, 1)
+    assert (stats.pending_step_runs, stats.running_step_runs) == (0, 1)
     assert stats.ledger is not None
     assert stats.ledger.starts == 1
 
@@ -345,10 +351,32 @@ async def test_a_step_without_a_worker_of_its_pool_says_so(
     [key] = store_backend.neighbours(1)
     claim = await begin(store_backend, key)
     await ask(step_runs, claim.lease)
-    for found in (await store_backend.store.read(key), await store_backend.store.status(key)):
+    store = store_backend.store
+    seen = (await store.inspect(key)).snapshot
+    for found in (await store.read(key), await store.status(key), seen):
         assert found.summary.unserved_steps == (UnservedStep("second", "gpu", Lack.POOL),)
     await store_backend.queue.offer(claim.lease.job.partition, "g1", [GPU])
     assert not (await store_backend.store.read(key)).summary.unserved_steps
+
+
+async def test_a_step_waits_since_it_could_begin(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key, later] = store_backend.neighbours(2)
+    claim = await begin(store_backend, key)
+    await store_backend.start(later)  # the run began before
+
+    async def longest(pool: str) -> float:
+        return (await store_backend.store.stats("")).pools[pool].oldest_wait
+
+    async def default_waits() -> bool:
+        return await longest("default") > 0.1
+
+    await wait_until(default_waits)
+    began = time.monotonic()
+    await ask(step_runs, claim.lease)
+    found = await longest("gpu")
+    assert 0 < found <= time.monotonic() - began
 
 
 async def test_a_step_that_a_caller_waits_for_goes_first(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headstart_service.domain import RunKey, Status, StepState, WorkerState
+from headstart_service.domain import ItemsChunk, Lack, RunKey, Status, StepState, WorkerState
 from headstart_service.domain.errors import RecordDamaged, RunNotFound
 from headstart_service.store.keys import PartitionKeys
 from tests.contract.backend import RESULT, Backend, done, plan, running
@@ -91,6 +91,22 @@ async def test_an_inspection_that_is_limited_leaves_the_largest_fragments_out(
             assert body in left
             left = left.replace(body, b"")
         assert left == b""
+
+
+async def test_an_inspection_has_the_items_of_a_step_that_runs_unless_it_is_limited(
+    store_backend: Backend,
+) -> None:
+    claim = await store_backend.begin(KEY)
+    chunk = ItemsChunk("first", "basis", 1, b"<item>", b"<so far>")
+    await store_backend.queue.keep_items(claim.lease, chunk)
+    assert b"<item>" in (await store_backend.store.inspect(KEY)).snapshot.body
+    look = await store_backend.store.inspect(KEY, largest=1000)
+    assert look.snapshot.body == b"<so far>"
+
+
+async def test_an_inspection_has_what_a_run_waits_for(store_backend: Backend) -> None:
+    await store_backend.store.start(KEY, plan(), 60, restart=False)
+    assert (await store_backend.store.inspect(KEY)).snapshot.summary.lacks is Lack.WORKER
 
 
 async def test_a_claim_has_the_stores_time(store_backend: Backend) -> None:

@@ -31,8 +31,9 @@ WITHOUT_SAMPLES = {
     "headstart_provider_paused_seconds_total",
     "headstart_provider_wait_seconds",
     "headstart_provider_waiting",
+    "headstart_step_items_total",
 }
-"""Of a server without TLS whose worker has every pipeline."""
+"""Of a server without TLS whose worker has every pipeline, none of them with `each`."""
 
 
 @pytest.fixture

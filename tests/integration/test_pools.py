@@ -38,7 +38,8 @@ async def test_a_run_waits_for_a_worker_of_its_pool_and_says_so(valkey: Valkey):
             assert status.pending_reason is PendingReason.NO_WORKER_FOR_POOL
 
             stats = await service.GetStats(pb.GetStatsRequest())
-            assert stats.pools["gpu"] == pb.Pool(queued=1)
+            waits = stats.pools["gpu"].oldest_wait
+            assert stats.pools["gpu"] == pb.Pool(queued=1, oldest_wait=waits)
             assert stats.pools["default"].workers == 1
 
             found = await asyncio.to_thread(done_here, "doctor", "--address", address)

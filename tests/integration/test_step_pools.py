@@ -61,7 +61,7 @@ async def test_each_step_runs_in_its_pool_at_the_same_time_and_counts_once(
         assert (found.step, found.pool) == ("render", "gpu")
         assert found.reason is PendingReason.NO_WORKER_FOR_POOL
         shown = await asyncio.to_thread(done_here, "doctor", "--address", address)
-        assert "no worker serves the pool gpu: 1 run waits" in shown.out
+        assert "no worker serves the pool gpu: 1 step of a run waits" in shown.out
         figures = await metrics_of(server)
         assert value(figures, "headstart_pool_queued_runs", pool="gpu") == 1
 

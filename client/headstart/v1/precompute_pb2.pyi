@@ -2776,16 +2776,24 @@ class GetStatsResponse(_message.Message):
     PROVIDERS_FIELD_NUMBER: _builtins.int
     OVER_BUDGET_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    PENDING_STEP_RUNS_FIELD_NUMBER: _builtins.int
+    RUNNING_STEP_RUNS_FIELD_NUMBER: _builtins.int
     total_cached: _builtins.int
     """Everything kept: queued, running and ended."""
     active_tasks: _builtins.int
     """Runs that a worker is computing."""
     queued_jobs: _builtins.int
-    """Jobs that no worker has taken yet, in all namespaces. Where tokens are asked for, a namespace's
+    """Jobs that no worker has taken yet, runs and `pending_step_runs`, in all namespaces. Where tokens are asked for, a namespace's
     own pending runs instead: it may learn nothing of the others.
     """
     max_cached: _builtins.int
     """How many the server keeps at most."""
+    pending_step_runs: _builtins.int
+    """Steps of other pools than their run's that wait for a worker of their pool. `queued_jobs`, `unserved` and `pools` count
+    them, because each takes a worker; `total_cached`, `active_tasks` and `status_counts` do not, because they are no runs.
+    """
+    running_step_runs: _builtins.int
+    """Such steps that a worker of their pool computes."""
     @_builtins.property
     def status_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By status in lower case: pending, in_progress, completed, failed, cancelled. Statuses that
@@ -2833,10 +2841,12 @@ class GetStatsResponse(_message.Message):
         providers: _abc.Iterable[Global___ProviderStatus] | None = ...,
         over_budget: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         pools: _abc.Mapping[_builtins.str, Global___Pool] | None = ...,
+        pending_step_runs: _builtins.int = ...,
+        running_step_runs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "pools", b"pools", "providers", b"providers", "queued_jobs", b"queued_jobs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tasks", b"active_tasks", "ledger", b"ledger", "max_cached", b"max_cached", "over_budget", b"over_budget", "pending_step_runs", b"pending_step_runs", "pools", b"pools", "providers", b"providers", "queued_jobs", b"queued_jobs", "running_step_runs", b"running_step_runs", "status_counts", b"status_counts", "total_cached", b"total_cached", "unserved", b"unserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2895,22 +2905,31 @@ class Pool(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    OLDEST_WAIT_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
-    """Runs that no worker has taken yet."""
+    """Runs that no worker has taken yet, and steps of runs of other pools: each takes a worker."""
     running: _builtins.int
-    """Runs that a worker has taken and not ended."""
+    """Runs, and such steps, that a worker has taken and not ended."""
     workers: _builtins.int
     """Live workers that serve the pool."""
+    @_builtins.property
+    def oldest_wait(self) -> _duration_pb2.Duration:
+        """How long the run has waited that waits longest: since a caller began to wait for it, else since it is needed, which
+        is its start without `expected_need_in`. Of a step of another pool: since the step could begin. Leaves out runs that
+        no worker can compute while the pool has workers: see `unserved`. Absent while none waits.
+        """
+
     def __init__(
         self,
         *,
         queued: _builtins.int = ...,
         running: _builtins.int = ...,
         workers: _builtins.int = ...,
+        oldest_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "running", b"running", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait", "queued", b"queued", "running", b"running", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,8 @@ class Problems:
             self._facts(),
             queued=look.stats.queued_jobs,
             running=counts.get(Status.IN_PROGRESS, 0),
+            step_runs=look.stats.pending_step_runs,
+            running_step_runs=look.stats.running_step_runs,
             unserved=look.stats.unserved,
             lacks={run.pipeline: run.lacks for run in pending if run.lacks is not None},
             workers=len(look.workers),

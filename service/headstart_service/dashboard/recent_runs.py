@@ -19,7 +19,7 @@ from ..domain.errors import RecordDamaged, RunNotFound
 from ..domain.run_store import RunStore
 from ..pipeline.registry import Registry
 from .failures import FailureLog
-from .run_view import RunView, run_view
+from .run_view import RunView, run_view, why_it_waits
 
 _MAX_ENDED: Final = 400
 _MAX_SEEN: Final = 500
@@ -124,13 +124,17 @@ class RecentRuns:
         if key in self._unreadable:
             return False
         seen = self._seen.get(key)
-        if seen is None or key in self._stale:
+        if seen is None or key in self._stale or seen.has_steps_without_workers:
             return True
         return key in self._ended and not seen.status.ended
 
     def seen(self, key: RunKey) -> RunView | None:
         """What was last seen of a run."""
         return self._seen.get(key)
+
+    def why_it_waits(self, run: RunSummary) -> str:
+        """Why no worker takes a run that was listed just now; empty if one does or may."""
+        return why_it_waits(run, self._registry)
 
     def steps(self, scope: frozenset[str] | None) -> list[dict[str, Any]]:
         """How long the steps of the runs that were seen took, in seconds."""

@@ -43,9 +43,10 @@ from .access import (
 )
 from .call_counters import Counters
 from .event_streams import EventResponse, Streams
+from .item_view import FailedItem, failed_items
 from .problems import ReadFacts
 from .recent_runs import RecentRuns
-from .run_view import results_of, run_view
+from .run_view import RunView, results_of, run_view
 from .snapshots import Snapshots
 from .value_view import TAIL, Value, growing_of, values_of
 from .viewer import Admit
@@ -218,17 +219,21 @@ class Dashboard:
         async with self._inspections:
             look = await self._runs.inspect(key)
             growing = await self._growing(look)
-            shown, values = await asyncio.to_thread(
-                lambda: (run_view(look, self._registry), values_of(results_of(look)))
-            )
+            shown, values, failed = await asyncio.to_thread(self._shown, look)
         return _json(
             {
                 "run": shown.as_json(),
                 "values": [*values, *growing],
+                "failed_items": failed,
                 "lives_for": look.snapshot.lives_for,
                 "may_cancel": viewer.writes(key.namespace) and not shown.status.ended,
             }
         )
+
+    def _shown(self, look: Inspection) -> tuple[RunView, list[Value], dict[str, list[FailedItem]]]:
+        """Summarise a run: its state, its values, and the failed items of its steps."""
+        results = results_of(look)
+        return run_view(look, self._registry), values_of(results), failed_items(results)
 
     async def _growing(self, look: Inspection) -> list[Value]:
         """What steps that stream have given, where that is not their value."""

@@ -7,13 +7,20 @@ from typing import Any, Final
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Inspection, RunKey, Status
+from ..domain import DEFAULT_POOL, Inspection, Lack, RunKey, RunSummary, Status
 from ..pipeline.registry import Registry
 from ..values.fragments import PROTO_REASON
+from .item_view import items_view
 
 _MAX_ERROR: Final = 500
 _REASONS: Final = {number: reason.value for reason, number in PROTO_REASON.items()}
 _SECOND_US: Final = 1_000_000
+_LACKS: Final = {
+    Lack.WORKER: "no worker is running",
+    Lack.POOL: "no worker serves the pool {pool}",
+    Lack.PIPELINE: "no worker has the pipeline",
+    Lack.VERSION: "no worker has this version of the pipeline",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,16 @@ class RunView:
     error: str
     failure_reason: str
     """A `FailureReason`, empty without one."""
+    pool: str
+    """The pool that its pipeline names; empty if this process does not have the pipeline."""
+    waits: str
+    """Why no worker takes it; empty if one does or may."""
     steps: list[dict[str, Any]]
+
+    @property
+    def has_steps_without_workers(self) -> bool:
+        """Whether a step waits for a worker: nothing announces when there is one."""
+        return any(step["waits"] for step in self.steps)
 
     def same_end(self, other: RunView) -> bool:
         """Whether both have seen the same run's end."""
@@ -59,6 +75,8 @@ class RunView:
             "expires_us": self.expires_us,
             "error": self.error[:_MAX_ERROR],
             "failure_reason": self.failure_reason,
+            "pool": self.pool,
+            "waits": self.waits,
             "steps": self.steps,
         }
 
@@ -73,6 +91,7 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
     summary = look.snapshot.summary
     reports = results_of(look).steps
     pipeline = registry.find(summary.pipeline)
+    unserved = {each.step: each for each in summary.unserved_steps}
     steps = []
     for name, state in look.snapshot.states.items():
         report = reports[name] if name in reports else pb.StepReport()  # no dict
@@ -82,7 +101,11 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
                 "name": name,
                 "state": state.name.lower(),
                 "needs": list(pipeline.needs(step)) if pipeline and step else [],
-                "items": _items(report),
+                "pool": pipeline.pool_of(step) if pipeline and step else "",
+                "waits": _waits(unserved[name].lack, unserved[name].pool)
+                if name in unserved
+                else "",
+                "items": items_view(report),
                 "required": bool(step and step.required),
                 "started_us": report.started_us,
                 "elapsed": _seconds(report),
@@ -108,15 +131,20 @@ def run_view(look: Inspection, registry: Registry) -> RunView:
         expires_us=summary.expires_us,
         error=summary.error,
         failure_reason=summary.failure_reason or "",
+        pool=pipeline.pool if pipeline else "",
+        waits=why_it_waits(summary, registry),
         steps=steps,
     )
 
 
-def _items(report: pb.StepReport) -> str:
-    if not report.HasField("items"):
-        return ""
-    items = report.items
-    return f"{items.completed + items.failed} of {items.total} items"
+def why_it_waits(run: RunSummary, registry: Registry) -> str:
+    """Return why no worker takes a pending run; empty if one does or may."""
+    pipeline = registry.find(run.pipeline)
+    return _waits(run.lacks, pipeline.pool if pipeline else DEFAULT_POOL)
+
+
+def _waits(lack: Lack | None, pool: str) -> str:
+    return "" if lack is None else _LACKS[lack].format(pool=pool)
 
 
 def _progress(report: pb.StepReport) -> dict[str, Any] | None:

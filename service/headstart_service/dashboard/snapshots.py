@@ -119,15 +119,20 @@ class Snapshots:
         snapshot["counts"] = counts
         snapshot["ledger"] = accounting_view(ledgers)
         # `queued_jobs` is of all namespaces: other viewers get the number of their own runs.
-        snapshot["queued"] = stats.queued_jobs if view.scope is None else counts.get("pending", 0)
+        # Step runs are no runs: the figures of pools have them.
+        queued = max(stats.queued_jobs - stats.pending_step_runs, 0)
+        snapshot["queued"] = queued if view.scope is None else counts.get("pending", 0)
         if view.scope is None and self._counters.past:
-            self._counters.past[-1].queued = stats.queued_jobs
+            self._counters.past[-1].queued = queued
         snapshot["live"] = [self._live(run) for run in shown]
         if view.whole:
             began = time.perf_counter()
             workers = await self._runs.workers(_WORKERS)
             trip = time.perf_counter() - began
             snapshot["workers"] = [asdict(each) for each in workers]
+            snapshot["pools"] = [
+                {"name": name} | asdict(pool) for name, pool in sorted(stats.pools.items())
+            ]
             if view.scope is None:
                 look = Look(stats=stats, live=live, workers=workers, trip=trip)
                 snapshot["problems"] = await self._problems.found(look)
@@ -139,9 +144,9 @@ class Snapshots:
         return await self._runs.list(name, statuses, None, limit, quiet=True)
 
     def _live(self, run: RunSummary) -> dict[str, Any]:
-        seen = self._book.seen(run.key)
+        seen, waits = self._book.seen(run.key), self._book.why_it_waits(run)
         if seen is not None and (seen.revision, seen.created_us) == (run.revision, run.created_us):
-            return seen.as_json()
+            return seen.as_json() | {"waits": waits}
         return {
             "namespace": run.key.namespace,
             "key": run.key.key,
@@ -156,5 +161,7 @@ class Snapshots:
             "expires_us": run.expires_us,
             "error": run.error,
             "failure_reason": run.failure_reason or "",
+            "pool": "",
+            "waits": waits,
             "steps": [],
         }

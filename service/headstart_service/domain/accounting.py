@@ -91,11 +91,16 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool has to do, and how many workers for it."""
+    """What a pool has to do, and how many workers for it.
+
+    Steps of runs of other pools count as runs here: each takes a worker.
+    """
 
     queued: int = 0
     running: int = 0
     workers: int = 0
+    oldest_wait: float = 0.0
+    """Seconds that the run has waited that waits longest, of those that some worker can compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,9 @@ class Stats:
     over_budget: Mapping[str, int] = field(default_factory=dict)
     """Namespaces that have used up their tokens of the day, each with its budget."""
     pools: Mapping[str, PoolStats] = field(default_factory=dict)
+    pending_step_runs: int = 0
+    """Steps of other pools than their run's that wait for a worker; `counts` leaves them out."""
+    running_step_runs: int = 0
 
     @property
     def largest_share(self) -> float:

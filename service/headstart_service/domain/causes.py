@@ -20,6 +20,8 @@ SLOW_STORE: Final = 0.05
 """Seconds of a round trip to Redis from which it is slow; a usual one takes a millisecond."""
 CERTIFICATE_SOON: Final = 14.0
 """Days before its end from which a certificate is reported."""
+LONG: Final = 5.0
+"""Seconds of waiting from which a pool's workers are full."""
 FLOOD: Final = 100
 """Pending runs below which no namespace floods the queue."""
 _MOST: Final = 0.5
@@ -44,8 +46,12 @@ class Facts:
     """What is known of a service."""
 
     queued: int = 0
-    """Runs that no worker has taken, `unserved` ones too."""
+    """Runs that no worker has taken, `unserved` ones and step runs too."""
     running: int = 0
+    step_runs: int = 0
+    """Of the queued ones, steps of other pools than their run's."""
+    running_step_runs: int = 0
+    """Steps of other pools than their run's that run; `running` leaves them out."""
     unserved: Mapping[str, int] = field(default_factory=dict)
     """Pending runs that workers have met and cannot compute, by pipeline."""
     lacks: Mapping[str, Lack] = field(default_factory=dict)
@@ -102,7 +108,7 @@ def no_worker(facts: Facts) -> Cause | None:
         return None
     return Cause(
         "no worker",
-        f"no worker is running: {_runs(facts.queued)}",
+        f"no worker is running: {_runs(facts, facts.queued)}",
         f"start one, or see the log of the last one: {_RUNBOOK}headstartnoworker",
     )
 
@@ -113,7 +119,7 @@ def pool_without_workers(facts: Facts) -> Cause | None:
     empty = {name: queued for name, queued in sorted(empty.items()) if queued}
     if not empty or _without_workers(facts) or not any(p.workers for p in facts.pools.values()):
         return None
-    found = "; ".join(f"no worker serves the pool {n}: {_runs(q)}" for n, q in empty.items())
+    found = "; ".join(f"no worker serves the pool {n}: {_runs(facts, q)}" for n, q in empty.items())
     return Cause(
         "pool",
         found,
@@ -136,7 +142,7 @@ def unserved(facts: Facts) -> Cause | None:
     for name in names:
         reason = _LACKING.get(lacks.get(name), "no worker can compute {}")
         count = facts.unserved.get(name, 0)
-        found.append(reason.format(name) + (f": {_runs(count)}" if count else ""))
+        found.append(reason.format(name) + (f": {_runs(facts, count)}" if count else ""))
     return Cause(
         "unserved",
         "; ".join(found),
@@ -155,21 +161,25 @@ def _steps_elsewhere(facts: Facts) -> set[str]:
 def workers_full(facts: Facts) -> Cause | None:
     """Runs wait for a slot, though workers are alive."""
     waiting = facts.queued - sum(facts.unserved.values())
-    if waiting <= 0 or not facts.waits or _without_workers(facts):
+    overdue = [n for n, pool in facts.pools.items() if pool.workers and pool.oldest_wait >= LONG]
+    if waiting <= 0 or not (facts.waits or overdue) or _without_workers(facts):
         return None
-    if not facts.running:
+    running = facts.running + facts.running_step_runs
+    if not running:
         return Cause(
             "idle",
-            f"no worker takes jobs: {_runs(waiting)}, and none runs",
+            f"no worker takes jobs: {_runs(facts, waiting)}, and none runs",
             f"see the worker's log, and GET /readyz on its HTTP port: {_RUNBOOK}headstartqueueold",
         )
-    pools = [name for name, pool in sorted(facts.pools.items()) if pool.queued and pool.workers]
+    pools = sorted(overdue) or [
+        name for name, pool in sorted(facts.pools.items()) if pool.queued and pool.workers
+    ]
     whose = "all workers"
     if len(facts.pools) > 1 and pools:
         whose += f" of the pool {' and of '.join(pools)}"
     return Cause(
         "full",
-        f"{whose} are full: {_runs(waiting)} while {facts.running} run",
+        f"{whose} are full: {_runs(facts, waiting)} while {running} run",
         f"add workers, or find the step that became slow: {_RUNBOOK}headstartworkersfull",
     )
 
@@ -302,5 +312,11 @@ def _without_workers(facts: Facts) -> bool:
     return facts.workers == 0 or Lack.WORKER in facts.lacks.values()
 
 
-def _runs(count: int) -> str:
-    return "1 run waits" if count == 1 else f"{count} runs wait"
+def _runs(facts: Facts, count: int) -> str:
+    one = count == 1
+    what = "run" if one else "runs"
+    if facts.step_runs and facts.step_runs >= facts.queued:
+        what = "step of a run" if one else "steps of runs"
+    elif facts.step_runs:
+        what += " or step of a run" if one else " and steps of runs"
+    return f"{count} {what} {'waits' if one else 'wait'}"

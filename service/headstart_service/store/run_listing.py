@@ -105,6 +105,7 @@ class RunListing:
         unserved: Counter[str] = Counter()
         pools: dict[str, PoolStats] = {}
         pending: Counter[str] = Counter()
+        step_runs = [0, 0]
         for keys in self._partitions:
             call = partial(
                 self._scripts.stats, keys, None, low=low, high=high, book=encoded(namespace) or ALL
@@ -112,7 +113,10 @@ class RunListing:
             while len(reply := await call()) == 1:
                 # One call sweeps a bounded number of expired runs, and there are more.
                 self._observer.evicted(Eviction.EXPIRED, reply[0])
-            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled, waiting = reply
+            *numbers, expired, waits_ms, jobs, left, in_pools, sums, unsettled, waiting, steps = (
+                reply
+            )
+            step_runs = [sum(pair) for pair in zip(step_runs, steps, strict=True)]
             _add(pools, in_pools)
             for name, count in zip(left[::2], left[1::2], strict=True):
                 unserved[pipeline_of(name.decode(errors="replace"))] += count
@@ -137,6 +141,8 @@ class RunListing:
             pending=pending,
             providers=providers,
             over_budget=over_budget,
+            pending_step_runs=step_runs[0],
+            running_step_runs=step_runs[1],
         )
 
     def _listed(self, row: Reply, quiet: bool) -> RunSummary | None:  # noqa: FBT001  # of our own
@@ -183,9 +189,12 @@ def _range(namespace: str, key_prefix: str = "") -> tuple[bytes, bytes]:
 
 def _add(pools: dict[str, PoolStats], reply: Reply) -> None:
     """Add a partition's figures; a worker serves its pool in all partitions."""
-    for name, queued, running, workers in zip(*[iter(reply)] * 4, strict=True):
+    for name, queued, running, workers, waited_us in zip(*[iter(reply)] * 5, strict=True):
         pool = name.decode(errors="replace")
         before = pools.get(pool, PoolStats())
         pools[pool] = PoolStats(
-            before.queued + queued, before.running + running, max(before.workers, workers)
+            before.queued + queued,
+            before.running + running,
+            max(before.workers, workers),
+            max(before.oldest_wait, waited_us / 1e6),
         )

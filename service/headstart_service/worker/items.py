@@ -26,7 +26,7 @@ from .occupancy import keeping
 from .reasons import readable
 from .reuse import Landed, Reuse
 from .step_log import StepLog
-from .worker_observer import StepEnd, StepOutcome
+from .worker_observer import ItemEnd, StepEnd, StepOutcome
 
 KeepItems = Callable[[ItemsChunk], Awaitable[None]]
 """Writes items of a step that runs. Raises LeaseLost and StoreUnavailable."""
@@ -170,6 +170,7 @@ class StepsOfItems:
             finally:
                 work.board.running -= 1
             keeping(item.size)
+            work.outcome.items[_end_of(item, computed=computed)] += 1
             work.board.end(index, item, time.monotonic() - began if computed else None)
             work.news.set()
 
@@ -319,6 +320,12 @@ def _running(board: ItemBoard, started_us: int) -> StepRecord:
 def _wrong(step: Step, given: str, reason: FailureReason) -> StepFailed:
     rule = f"{step.each} must be a list of 0 to {step.max_items:,} items, {given}"
     return StepFailed(rule, retry=False, failure_reason=reason)
+
+
+def _end_of(item: EndedItem, *, computed: bool) -> ItemEnd:
+    if not computed:
+        return ItemEnd.REUSED
+    return ItemEnd.COMPLETED if item.reason is None else ItemEnd.FAILED
 
 
 def _add(whole: StepOutcome, item: StepOutcome) -> None:

@@ -6,6 +6,7 @@ observer can keep time, or make its span the current one. Observers return at on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,15 @@ class StepEnd(StrEnum):
     STOPPED = "stopped"
 
 
+class ItemEnd(StrEnum):
+    """How an item of a step ended that runs once for each of a list."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REUSED = "reused"
+    """Its value or its failure was remembered, or shared with another run."""
+
+
 @dataclass(slots=True)
 class RunOutcome:
     """How a run ended; the worker fills it in before the run's context is left."""
@@ -79,6 +89,8 @@ class StepOutcome:
     cancellations does not show that: Python 3.11's TaskGroup leaves it raised."""
     meter: CostMeter = field(default_factory=CostMeter)
     """What it has cost so far, all its tries together."""
+    items: Counter[ItemEnd] = field(default_factory=Counter)
+    """The items that have ended on this worker, of a step that runs once for each of a list."""
 
 
 class WorkObserver(Protocol):

@@ -129,6 +129,18 @@ async def test_the_queue_ahead_comes_first() -> None:
     )
 
 
+async def test_the_queue_ahead_is_for_workers_of_the_pool_alone() -> None:
+    crew = crew_of(slots=2)
+    elsewhere = replace(crew.registered[0], name="g1", slots=60, busy=0, pools=("gpu",))
+    crew.registered.append(elsewhere)
+    estimates = await known(crew)
+    queued = estimates.of(run(PENDING, PENDING, PENDING, ahead=4))
+    assert queued["one"] == Estimate((14 + 2) * SECOND, (38 + 3) * SECOND)
+    crew.registered = [elsewhere]
+    await estimates.ask()
+    assert estimates.of(run(PENDING, PENDING, PENDING, ahead=4)) == {}
+
+
 async def test_nothing_is_said_of_what_is_not_known() -> None:
     crew = crew_of()
     estimates = Estimates(crew.workers, Registry([CHAIN]), 1)

@@ -272,7 +272,7 @@ def test_a_reported_result_has_a_mebibyte_at_most() -> None:
 
 @pytest.mark.parametrize(
     ("separate", "namespace", "queued"),
-    [(False, "shop", 11), (True, "shop", 4), (True, "", 11), (False, "", 11)],
+    [(False, "shop", 11), (True, "shop", 38), (True, "", 11), (False, "", 11)],
 )
 async def test_the_counts_have_every_field(
     separate: bool,  # noqa: FBT001
@@ -298,7 +298,9 @@ async def test_the_counts_have_every_field(
             llm_cached_tokens=28,
         ),
         unserved={"test": 5},
-        pools={"gpu": PoolStats(queued=31, running=32, workers=33)},
+        pools={"gpu": PoolStats(queued=31, running=32, workers=33, oldest_wait=3.25)},
+        pending_step_runs=34,
+        running_step_runs=35,
         providers=[
             ProviderState(
                 name="a/m",
@@ -328,8 +330,10 @@ async def test_the_counts_have_every_field(
         if separate and namespace
         else {
             "default": {"queued": "0", "running": "0", "workers": "0"},
-            "gpu": {"queued": "31", "running": "32", "workers": "33"},
+            "gpu": {"queued": "31", "running": "32", "workers": "33", "oldest_wait": "3.250s"},
         },
+        "pending_step_runs": "34",
+        "running_step_runs": "35",
         "providers": [
             {
                 "name": "a/m",

@@ -89,6 +89,26 @@ def test_the_reason_of_pending_runs_is_read() -> None:
     assert server.pauses == [], "the reason is there at once"
 
 
+def test_steps_of_other_pools_are_counted_apart_and_pools_show_how_long_runs_wait() -> None:
+    stats = counts(3, 2)
+    stats.pending_step_runs, stats.running_step_runs = 2, 1
+    stats.pools["gpu"].CopyFrom(pb.Pool(queued=2, running=1, workers=1))
+    stats.pools["gpu"].oldest_wait.FromMilliseconds(2500)
+    stats.pools["idle"].workers = 2
+    gpu = "gpu: 2 queued for up to 2.5 s, 1 running, 1 worker"
+    work = "1 queued, 2 running and steps of other pools: 2 queued, 1 running; 5 of 10000 kept"
+    assert Server({"": stats}).found() == {
+        "pools": ("OK", f"{gpu}; idle: 0 queued, 0 running, 2 workers"),
+        "work": ("OK", work),
+    }
+    stats.pools["gpu"].oldest_wait.FromSeconds(60)
+    found = Server({"": stats}).found()["full"]
+    assert found == (
+        "WARN",
+        "all workers of the pool gpu are full: 3 runs and steps of runs wait while 3 run",
+    )
+
+
 def test_a_namespace_is_counted_though_its_runs_fill_several_pages() -> None:
     flood = [f"robots/{number}" for number in range(300)]
     stats = {"": counts(310, 4, 400), "robots": counts(300), "shop": counts(10, 0, 90)}

@@ -17,11 +17,14 @@ from headstart_service.domain import (
     Announcement,
     EventKind,
     FailureReason,
+    Lack,
+    PoolStats,
     RunKey,
     RunSummary,
     Stats,
     Status,
     StepState,
+    UnservedStep,
     WorkerState,
 )
 from headstart_service.domain.errors import RecordDamaged, StoreUnavailable
@@ -75,6 +78,8 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         completed_us=900,
         error="e" * 600,
         failure_reason=FailureReason.TIMED_OUT,
+        lacks=Lack.VERSION,
+        unserved_steps=(UnservedStep("gated", "gpu", Lack.POOL),),
     )
     store = FakeRunStore(failed)
     store.states[failed.key] = {
@@ -86,6 +91,8 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         "first": report(1.5, started_us=50, attempts=1),
         "gated": report(0.25, attempts=2, error="x" * 600, failure_reason=pb.FAILURE_REASON_SHED),
     }
+    items = pb.ItemProgress(total=9, completed=1, failed=2, running=3)
+    store.reports[failed.key]["gated"].items.CopyFrom(items)
     told = run_view(await store.inspect(failed.key), REGISTRY).as_json()
     first, gated = PROBE.by_name["first"], PROBE.by_name["gated"]
     assert told == {
@@ -102,12 +109,16 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
         "expires_us": 999,
         "error": "e" * 500,
         "failure_reason": "timed_out",
+        "pool": "default",
+        "waits": "no worker has this version of the pipeline",
         "steps": [
             {
                 "name": "first",
                 "state": "completed",
                 "needs": [],
-                "items": "",
+                "pool": "default",
+                "waits": "",
+                "items": None,
                 "required": True,
                 "started_us": 50,
                 "elapsed": 1.5,
@@ -123,7 +134,9 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "name": "gated",
                 "state": "failed",
                 "needs": ["first"],
-                "items": "",
+                "pool": "default",
+                "waits": "no worker serves the pool gpu",
+                "items": {"total": 9, "completed": 1, "failed": 2, "running": 3},
                 "required": False,
                 "started_us": 150,
                 "elapsed": 0.25,
@@ -139,7 +152,9 @@ async def test_a_run_is_reported_with_every_field_of_its_own_and_of_its_steps() 
                 "name": "unknown",
                 "state": "pending",
                 "needs": [],
-                "items": "",
+                "pool": "",
+                "waits": "",
+                "items": None,
                 "required": False,
                 "started_us": 0,
                 "elapsed": None,
@@ -367,7 +382,9 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     failed = summary("f", Status.FAILED, error="first: broken")
     done = summary("d", Status.COMPLETED, completed_us=901)
     store = FakeRunStore(*running, *waiting, failed, done)
-    store.stats_of[""] = Stats({Status.PENDING: 70, Status.FAILED: 1}, 71)
+    gpu = {"gpu": PoolStats(9, 2, 1, 4.5)}
+    counted = {Status.PENDING: 70, Status.FAILED: 1}
+    store.stats_of[""] = Stats(counted, 80, pools=gpu, pending_step_runs=9)
     worker = WorkerState(
         name="w1", host="h", version="1", pipelines=("probe",), slots=4, busy=1, started_us=1
     )
@@ -389,6 +406,8 @@ async def test_a_picture_of_all_shows_runs_counts_workers_and_calls() -> None:
     ]
     assert [run["key"] for run in told["recent"]] == ["d", "f"]
     assert [each["name"] for each in told["workers"]] == ["w1"]
+    figures = {"queued": 9, "running": 2, "workers": 1, "oldest_wait": 4.5}
+    assert told["pools"] == [{"name": "gpu"} | figures]
     assert [group["reason"] for group in told["failures"]] == ["first: broken"]
     assert (told["second"]["starts"], told["second"]["queued"]) == (1, 71)
     assert snapshots.history(ALL)[-1] == told["second"]
@@ -453,6 +472,8 @@ async def test_a_run_that_was_seen_before_it_was_started_anew_is_shown_as_it_is_
         "expires_us": 999,
         "error": "",
         "failure_reason": "",
+        "pool": "",
+        "waits": "",
         "steps": [],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +12,12 @@ from headstart_service.dashboard.recent_runs import RecentRuns
 from headstart_service.domain import (
     Announcement,
     EventKind,
+    Lack,
     RunKey,
     RunSummary,
     Status,
     StepState,
+    UnservedStep,
 )
 from headstart_service.domain.errors import RecordDamaged, StoreUnavailable
 from headstart_service.pipeline.registry import Registry
@@ -50,6 +53,18 @@ def said(kind: str, key: RunKey = KEY) -> Announcement:
 def status_of(book: RecentRuns, key: RunKey = KEY) -> Status | None:
     seen = book.seen(key)
     return seen.status if seen else None
+
+
+async def test_a_run_with_a_step_without_workers_is_read_again_until_it_has_some(
+    book: RecentRuns, runs: FakeRunStore
+) -> None:
+    unserved = (UnservedStep("a", "gpu", Lack.POOL),)
+    runs.runs[KEY] = replace(run(KEY), unserved_steps=unserved)
+    await book.look([KEY])
+    runs.runs[KEY] = run(KEY)  # a worker of the pool came: nothing announces that
+    for _ in range(3):
+        await book.look([KEY])
+    assert len(runs.asked("inspect")) == 2
 
 
 async def test_a_run_that_cannot_be_decoded_hides_itself_alone(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headstart_service.domain import Lack, PoolStats
-from headstart_service.domain.causes import CHECKS, Facts, causes
+from headstart_service.domain.causes import CHECKS, LONG, Facts, causes
 from headstart_service.domain.permits import ProviderState, WaitsFor
 
 WELL = Facts(
@@ -78,6 +78,17 @@ CASES: dict[str, tuple[Facts, str, str]] = {
         replace(FULL, pools={"default": PoolStats(0, 4, 2), "gpu": PoolStats(12, 60, 1)}),
         "full",
         "all workers of the pool gpu are full: 12 runs wait while 64 run",
+    ),
+    "a pool whose runs wait too long": (
+        replace(
+            FULL,
+            waits=False,
+            pools={"default": PoolStats(9, 4, 2, 0.1), "gpu": PoolStats(3, 60, 1, LONG)},
+            step_runs=2,
+            running_step_runs=1,
+        ),
+        "full",
+        "all workers of the pool gpu are full: 12 runs and steps of runs wait while 65 run",
     ),
     "full": (FULL, "full", "all workers are full: 12 runs wait while 64 run"),
     "idle": (

@@ -24,6 +24,7 @@ from headstart_service.telemetry.tracing.tracing import FollowStart, Tracing
 from headstart_service.worker.worker_observer import (
     UNWANTED,
     FailedTry,
+    ItemEnd,
     RunEnd,
     RunOutcome,
     StepEnd,
@@ -88,6 +89,7 @@ def test_a_step_reports_each_failed_try_as_callers_may_read_it(traced: Traced) -
     with work.run(claim(), run := RunOutcome()):
         with work.step(claim(), "haiku_bridge", step := StepOutcome()):
             step.tried += [FailedTry(7, "internal error 1"), FailedTry(8, "internal error 2")]
+            step.items[ItemEnd.FAILED] = 3
             step.attempts, step.state, step.error = 2, StepEnd.FAILED, "internal error 2"
         run.state = RunEnd.COMPLETED
     first, second = traced.spans
@@ -97,6 +99,7 @@ def test_a_step_reports_each_failed_try_as_callers_may_read_it(traced: Traced) -
     assert first.status.status_code is StatusCode.ERROR
     assert first.status.description == "internal error 2"
     assert first.attributes["headstart.tries"] == 2
+    assert first.attributes["headstart.items.failed"] == 3
     assert second.status.status_code is StatusCode.UNSET
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections import Counter
 
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -19,7 +20,8 @@ from headstart_service.telemetry.metrics.child_pipe import ChildMetrics, answer_
 from headstart_service.telemetry.metrics.exposition import Exposition, merged
 from headstart_service.telemetry.metrics.instruments import SECONDS, Instruments
 from headstart_service.telemetry.metrics.work import WorkerMetrics
-from headstart_service.worker.worker_observer import RunEnd, RunOutcome
+from headstart_service.worker.worker_observer import ItemEnd, RunEnd, RunOutcome, StepOutcome
+from tests.support.item_pipelines import CARRIERS
 from tests.support.pipelines import NOOP
 from tests.support.processes import ROOT
 from tests.support.scrape import parsed, value
@@ -77,6 +79,21 @@ async def test_a_pipeline_that_is_not_known_is_reported_as_other():
     assert value(now, "headstart_run_redeliveries_total", pipeline="other") == 1
     names = {s.labels.get("pipeline") for metric in now.values() for s in metric.samples}
     assert names == {"noop", "other"}
+
+
+async def test_items_are_counted_by_how_they_ended() -> None:
+    figures = WorkerMetrics(Registry([NOOP, CARRIERS]))
+    claim = Claim(Lease(Job(0, "1-1", RunKey("default", "k"), "1"), 1), 1, "carriers", b"", {}, 0)
+    outcome = StepOutcome(items=Counter({ItemEnd.COMPLETED: 38, ItemEnd.FAILED: 2}))
+    for _ in range(2):
+        with figures.step(claim, "rates", outcome):
+            pass
+    found = {
+        (s.labels["pipeline"], s.labels["step"], s.labels["outcome"]): s.value
+        for s in (await told(figures))["headstart_step_items_total"].samples
+    }
+    carriers = {"completed": 76, "failed": 4, "reused": 0}
+    assert found == {("carriers", "rates", end): count for end, count in carriers.items()}
 
 
 async def test_what_alerts_count_is_exported_before_it_happens_so_that_the_first_time_counts():

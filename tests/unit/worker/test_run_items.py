@@ -25,6 +25,7 @@ from headstart_service.worker.item_board import Pause
 from headstart_service.worker.reuse import Reuse
 from headstart_service.worker.run import run
 from tests.support.ledger import Dictionary, Ledger, claim_for, claim_of, tasks_left
+from tests.support.outcomes import Outcomes
 from tests.support.waiting import wait_until
 
 FAILED = FailureReason.STEP_FAILED
@@ -243,10 +244,13 @@ async def test_rules_of_a_step_count_for_each_item_and_its_size_for_all() -> Non
 
     made, memos = pipeline(ruled), Dictionary()
     names = ["a", "again", "once"]
+    one, two = Outcomes(), Outcomes()
     first, again = [
-        await run_of(claim_for(made, key, names=names), made, reuse=Reuse(memos))
-        for key in ("k1", "k2")
+        await run_of(claim_for(made, key, names=names), made, observer=seen, reuse=Reuse(memos))
+        for key, seen in (("k1", one), ("k2", two))
     ]
+    assert one.steps["ruled"].items == {"completed": 1, "failed": 2}
+    assert two.steps["ruled"].items == {"reused": 3}
     assert tries == {"a": 1, "again": 2, "once": 1}, "failures are remembered, too"
     assert sorted(memos.ttls.values()) == [5, 5, 7]
     texts = [message(each).custom.artifacts["ruled"].json for each in (first, again)]
@@ -351,7 +355,9 @@ async def test_a_thousand_items_make_few_writes_and_each_is_written_once() -> No
     assert len(places) == len(set(places))
     writes = len(ledger.chunks)
     assert 2 <= writes <= (time.monotonic() - began) / Pause.FIRST + 1
-    assert [chunk.number for chunk in ledger.chunks] == list(range(1, writes + 1))
+    # On a busy machine the first has the length of the list alone.
+    numbers = [chunk.number for chunk in ledger.chunks if chunk.fragment]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 async def test_a_run_that_is_stopped_stops_all_its_items() -> None:

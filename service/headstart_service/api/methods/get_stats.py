@@ -6,7 +6,7 @@ from typing import Final
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ...domain import ProviderState, Stats, Status, WaitsFor
+from ...domain import PoolStats, ProviderState, Stats, Status, WaitsFor
 from ..accounting_message import ledger_message
 from ..dependencies import Call, Dependencies
 from ..request_rules import listed_namespace_violations, refuse
@@ -33,10 +33,7 @@ class GetStats:
         """Return the pools, which all namespaces share; none to who may see one namespace."""
         if self._rules.separate and namespace:
             return {}
-        used = {
-            name: pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
-            for name, pool in stats.pools.items()
-        }
+        used = {name: _pool(pool) for name, pool in stats.pools.items()}
         return {name: pb.Pool() for name in self._registry.pools} | used
 
     async def handle(self, request: pb.GetStatsRequest, _: Call) -> pb.GetStatsResponse:
@@ -45,7 +42,7 @@ class GetStats:
         stats = await self._store.stats(namespace)
         queued = stats.queued_jobs
         if self._rules.separate and namespace:
-            queued = stats.counts.get(Status.PENDING, 0)
+            queued = stats.counts.get(Status.PENDING, 0) + stats.pending_step_runs
         over = stats.over_budget
         if self._rules.separate and namespace:
             over = {name: budget for name, budget in over.items() if name == namespace}
@@ -60,7 +57,16 @@ class GetStats:
             providers=[_provider(state) for state in stats.providers],
             over_budget=over,
             pools=self._pools(namespace, stats),
+            pending_step_runs=stats.pending_step_runs,
+            running_step_runs=stats.running_step_runs,
         )
+
+
+def _pool(pool: PoolStats) -> pb.Pool:
+    message = pb.Pool(queued=pool.queued, running=pool.running, workers=pool.workers)
+    if pool.oldest_wait:
+        message.oldest_wait.FromMicroseconds(round(pool.oldest_wait * 1e6))
+    return message
 
 
 def _provider(state: ProviderState) -> pb.ProviderStatus:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ class Estimates:
         self._partitions = partitions
         self._table: Table = {}
         self._runs: Mapping[str, int] = {}
-        self._slots = self._busy = 0
+        self._slots: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()
         self._refreshed = -FRESH
         self._asking: asyncio.Task[None] | None = None
 
@@ -73,8 +75,8 @@ class Estimates:
             # Without a worker, the last durations are still the best guess.
             self._table = joined(worker.durations for worker in workers) or self._table
             self._runs = expected_runs(self._table)
-            self._slots = sum(worker.slots for worker in workers)
-            self._busy = sum(worker.busy for worker in workers)
+            self._slots = _by_pool(workers, lambda worker: worker.slots)
+            self._busy = _by_pool(workers, lambda worker: worker.busy)
         except StoreUnavailable as error:
             log.debug("no durations: %s", error)
         finally:
@@ -99,7 +101,7 @@ class Estimates:
         if snapshot.summary.status.ended or pipeline is None:
             return {}
         took = took or {}
-        begins = self._turn(snapshot)
+        begins = self._turn(snapshot, pipeline.pool)
         now_us = snapshot.summary.expires_us - round(snapshot.lives_for * 1e6)
         unserved = {each.step for each in snapshot.summary.unserved_steps}
         found: dict[str, Estimate] = {}
@@ -146,18 +148,28 @@ class Estimates:
         needed = [waits[key] for key in keys if key in waits]
         return Estimate(*(max((each[i] for each in needed), default=0) for i in (0, 1)))
 
-    def _turn(self, snapshot: Snapshot) -> Estimate | None:
-        """In how long a worker takes the run; None when there is none for it."""
+    def _turn(self, snapshot: Snapshot, pool: str) -> Estimate | None:
+        """In how long a worker of this pool takes the run; None when there is none for it."""
         if snapshot.ahead is None:
             return Estimate(0, 0)
-        if not self._slots or snapshot.summary.lacks is not None:
+        slots, busy = self._slots[pool], self._busy[pool]
+        if not slots or snapshot.summary.lacks is not None:
             return None
         # Partitions fill and drain alike: each of the others has about as many jobs before this
         # one.
-        ahead = snapshot.ahead * self._partitions + (self._busy >= self._slots)
+        ahead = snapshot.ahead * self._partitions + (busy >= slots)
         slot = usual_slot(self._table)
-        p50, p90 = (round(ahead * each / self._slots) for each in slot[:2])
+        p50, p90 = (round(ahead * each / slots) for each in slot[:2])
         return Estimate(p50, p90)
+
+
+def _by_pool(workers: Sequence[WorkerState], count: Callable[[WorkerState], int]) -> Counter[str]:
+    """Add up a figure of the workers of each pool; a worker of several counts in each."""
+    found: Counter[str] = Counter()
+    for worker in workers:
+        for pool in worker.pools:
+            found[pool] += count(worker)
+    return found
 
 
 def _left(takes: int, had: int) -> int:

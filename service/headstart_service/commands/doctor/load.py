@@ -48,19 +48,32 @@ def check_load(
     if set(stats.pools) - {DEFAULT_POOL}:
         checks.append(_pools(stats.pools))
     if all(cause.name in {"unserved", "pool"} for cause in found):
-        load = f"{stats.queued_jobs} queued, {stats.active_tasks} running"
-        checks.append(ok("work", f"{load}, {stats.total_cached} of {stats.max_cached} kept"))
+        steps = ""
+        if stats.pending_step_runs or stats.running_step_runs:
+            steps = (
+                f" and steps of other pools: {stats.pending_step_runs} queued, "
+                f"{stats.running_step_runs} running;"
+            )
+        queued = max(stats.queued_jobs - stats.pending_step_runs, 0)
+        load = f"{queued} queued, {stats.active_tasks} running{steps or ','}"
+        checks.append(ok("work", f"{load} {stats.total_cached} of {stats.max_cached} kept"))
     return checks
 
 
 def _pools(pools: Any) -> Check:
     """Show what each pool has to do, and how many workers for it."""
     shown = (
-        f"{name}: {pool.queued} queued, {pool.running} running, {pool.workers} "
+        f"{name}: {pool.queued} queued{_longest(pool)}, {pool.running} running, {pool.workers} "
         f"worker{'' if pool.workers == 1 else 's'}"
         for name, pool in sorted(pools.items())
     )
     return ok("pools", "; ".join(shown))
+
+
+def _longest(pool: Any) -> str:
+    if not pool.queued:
+        return ""
+    return f" for up to {pool.oldest_wait.ToMicroseconds() / 1e6:.1f} s"
 
 
 def _facts(ask: Ask, namespace: str, stats: Any, pause: Callable[[float], None]) -> Facts:
@@ -87,9 +100,14 @@ def _facts(ask: Ask, namespace: str, stats: Any, pause: Callable[[float], None])
     return Facts(
         queued=stats.queued_jobs,
         running=stats.active_tasks,
+        step_runs=stats.pending_step_runs,
+        running_step_runs=stats.running_step_runs,
         unserved=dict(stats.unserved),
         pools={
-            name: PoolStats(pool.queued, pool.running, pool.workers)
+            name: PoolStats(
+                *(pool.queued, pool.running, pool.workers),
+                pool.oldest_wait.ToMicroseconds() / 1e6,
+            )
             for name, pool in stats.pools.items()
         },
         lacks=lacks,

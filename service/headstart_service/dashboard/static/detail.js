@@ -3,6 +3,7 @@
 import { histogram, sparkline } from "./charts.js";
 import { byId, h, sync } from "./dom.js";
 import { bytes, clock, number, seconds, STATUS } from "./format.js";
+import { itemsOf } from "./items.js";
 import { timeline } from "./timeline.js";
 
 export class Detail {
@@ -105,9 +106,12 @@ export class Detail {
       ["In the queue", run.started_us ? seconds((run.started_us - run.created_us) / 1e6) : "still"],
       ["Took", run.completed_us ? seconds((run.completed_us - run.created_us) / 1e6) : "still runs"],
     ];
+    if (run.pool && run.pool !== "default") facts.splice(2, 0, ["Pool", run.pool]);
     if (run.failure_reason) facts.push(["Reason", inWords(run.failure_reason)]);
     const errors = run.steps.filter((step) => step.error);
     const going = run.steps.filter((step) => step.progress);
+    const waits = [run.waits, ...run.steps.map((step) => step.waits && `${step.name}: ${step.waits}`)].filter(Boolean);
+    const listed = run.steps.filter((step) => step.items);
     const above = [
       this.head(run),
       h(
@@ -117,10 +121,12 @@ export class Detail {
         h("div", {}, h("dt", { text: "Expires" }), this.expiry),
       ),
       run.error && h("p", { class: "notice bad" }, run.error),
+      waits.length && h("p", { class: "notice waits" }, waits.map((text) => `Waits: ${text}`).join("\n")),
       h("h3", { text: "Steps" }),
       timeline(run, this.nowUs()),
       going.length && h("ul", { class: "going" }, going.map(progress)),
       errors.length && h("ul", { class: "errors" }, errors.map((step) => h("li", {}, h("b", { text: step.name }), ` ${inWords(step.failure_reason)}: ${step.error}`))),
+      ...listed.map((step) => itemsOf(step, told.failed_items[step.name] ?? [], inWords)),
       h("h3", { text: "Values" }),
       !told.values.length && h("p", { class: "muted", text: "None yet." }),
     ];

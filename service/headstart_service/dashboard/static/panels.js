@@ -121,12 +121,26 @@ export function showWorkers(told) {
   say(byId("workers-count"), workers.length ? String(workers.length) : "");
   say(byId("workers-none"), told.whole ? "No worker reports: what is started waits." : "Only a token with admin sees the workers.");
   show(byId("workers-none"), !workers.length);
+  showPools(told.pools ?? []);
   sync(byId("workers"), workers, (worker) => worker.name, makeWorker, (item, worker) => {
     const { parts } = item;
     say(parts.load, `${worker.busy} of ${worker.slots}`);
     parts.meter.max = worker.slots;
     parts.meter.value = worker.busy;
     say(parts.about, `${worker.version} · up ${seconds((told.now_us - worker.started_us) / 1e6)} · ${worker.pipelines.join(", ")}${named(worker.pools)}`);
+  });
+}
+
+/** What each pool has to do, unless there is the default one alone. */
+function showPools(pools) {
+  show(byId("pools"), pools.some((pool) => pool.name !== "default"));
+  sync(byId("pools"), pools, (pool) => pool.name, () => h("li", {}, h("bdi", { class: "mono" }), h("span", { class: "value" }), h("span", { class: "small" })), (item, pool) => {
+    const [name, workers, about] = item.children;
+    say(name, pool.name);
+    say(workers, `${number(pool.workers)} ${pool.workers === 1 ? "worker" : "workers"}`);
+    const waits = pool.queued ? ` for up to ${seconds(pool.oldest_wait)}` : "";
+    say(about, `${number(pool.queued)} queued${waits}, ${number(pool.running)} running`);
+    about.classList.toggle("bad", pool.queued > 0 && !pool.workers);
   });
 }
 

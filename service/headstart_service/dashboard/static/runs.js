@@ -42,7 +42,7 @@ function update(nowUs, manyNamespaces) {
     const again = run.attempt > 1 ? `, ${run.attempt}. attempt` : "";
     say(parts.status, `${STATUS[run.status] ?? run.status}${again}`);
     say(parts.pipeline, run.pipeline);
-    say(parts.error, failureOf(run));
+    say(parts.error, failureOf(run) || waitOf(run));
     parts.mini.update(run, nowUs);
     const from = run.created_us;
     say(parts.took, seconds(((run.completed_us || nowUs) - from) / 1e6));
@@ -60,6 +60,12 @@ function failureOf(run) {
   if (run.error) return run.error;
   const failed = run.steps.find((step) => step.state === "failed");
   return failed ? `${failed.name}: ${failed.error}` : "";
+}
+
+/** Why no worker takes the run, or a step of another pool. */
+function waitOf(run) {
+  const step = run.steps.find((each) => each.waits);
+  return run.waits || (step ? `${step.name}: ${step.waits}` : "");
 }
 
 /** Show a list of runs in place of the former one. */

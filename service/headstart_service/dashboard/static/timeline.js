@@ -77,6 +77,7 @@ export function timeline(run, nowUs) {
       h("span", { class: `dot ${bar.state}`, "aria-hidden": "true" }),
       h("span", { class: "step", title: bar.needs.length ? `needs ${bar.needs.join(", ")}` : "needs nothing" }, bar.name),
       bar.required && h("span", { class: "tag", text: "required" }),
+      bar.pool && bar.pool !== "default" && h("span", { class: "tag pool", text: `pool ${bar.pool}` }),
       h("span", { class: "took" }, tookText(bar, run)),
       h("span", { class: "hidden", text: waitText(bar) }),
     ),
@@ -100,10 +101,11 @@ function tookText(bar) {
   const tries = bar.attempts > 1 ? ` in ${bar.attempts} tries` : "";
   if (bar.kept) return "kept from before";
   if (bar.memoised) return "memoised";
-  const items = bar.items ? `, ${bar.items}` : "";
+  const items = bar.items ? `, ${bar.items.completed + bar.items.failed} of ${bar.items.total} items` : "";
   if (bar.state === "running") return `running ${seconds(bar.to === null ? 0 : bar.to - bar.from)}${items}`;
   if (bar.state === "pending") return "waits";
   if (bar.state === "skipped") return "skipped";
+  if (bar.state === "completed" && bar.items?.failed) return `${seconds(bar.elapsed)}, ${bar.items.failed} of ${bar.items.total} items failed`;
   if (bar.state === "failed") return `failed after ${seconds(bar.elapsed)}${tries}`;
   return `${seconds(bar.elapsed)}${tries}`;
 }

@@ -1,9 +1,9 @@
 -- Reads a run without a change: the read does not count as one. A damaged record is no error here, because errors are
 -- counted, and this script runs again and again.
 -- With `largest`, the values of the steps' fields take at most so many bytes: the smallest ones are returned whole, of
--- the others the letter of the state alone.
+-- the others the letter of the state alone, and no items of steps that run.
 -- Returns 0 for a damaged record, {} for an unknown key, else {microseconds until it expires, its worker or '', attempt,
--- field, value, …} with the record's line and its steps' fields.
+-- field, value, …} with the record's line, its steps' fields and items, and what it `lacks` and is `lacking`: see read.lua.
 
 local whole, r = pcall(load, record)
 if not whole then
@@ -19,16 +19,17 @@ if r.status == 'in_progress' then
   owner = delivered[1] and delivered[1][2] or ''
 end
 local reply = {left, owner, r.attempt}
-local steps, by_size = {}, {}
+local steps, by_size, room = {}, {}, tonumber(largest)
 for _, field in ipairs(redis.call('HKEYS', record)) do
   if field == 'about' then
     reply[4], reply[5] = field, redis.call('HGET', record, field)
   elseif is_step(field) then
     steps[#steps + 1] = {field = field, size = redis.call('HSTRLEN', record, field)}
-    by_size[#steps] = steps[#steps]
+    by_size[#by_size + 1] = steps[#steps]
+  elseif room == 0 and string.sub(field, 1, #ITEMS_FIELD) == ITEMS_FIELD then
+    steps[#steps + 1] = {field = field}
   end
 end
-local room = tonumber(largest)
 if room > 0 then
   table.sort(by_size, function(a, b) return a.size < b.size end)
   for _, step in ipairs(by_size) do
@@ -41,4 +42,8 @@ for _, step in ipairs(steps) do
   reply[#reply + 1] = step.field
   reply[#reply + 1] = step.cut and letter_of(value) or value
 end
+reply[#reply + 1] = 'lacks'
+reply[#reply + 1] = lacks(r, clock()) or ''
+reply[#reply + 1] = 'lacking'
+reply[#reply + 1] = lacking_steps(member, r, clock())
 return reply

@@ -1,15 +1,34 @@
 -- Counts the runs of each status whose member name lies in a range, and the jobs not yet delivered.
--- Returns {status, count, …, expired, waits, queued, {class, count, …}, {pool, queued, running, workers, …},
--- {sum, number, …}, open, {member, pending, …}}:
+-- Returns {status, count, …, expired, waits, queued, {class, count, …}, {pool, queued, running, workers, waited, …},
+-- {sum, number, …}, open, {member, pending, …}, step runs}:
 --   expired   runs that this call has forgotten
 --   waits     milliseconds that the oldest of these jobs has waited
 --   queued    jobs; then the queued runs of each class that no worker offers; then the queued and running runs of each
---             pool, and the workers that serve it; then the ledger's sums of `book`
+--             pool, the workers that serve it, and the microseconds that its longest waiting run has waited; then the
+--             ledger's sums of `book`
 --   open      runs whose work has no fate yet
+--   step runs those that are pending and those in progress, in this range
 --   pending   pending runs of the namespace of this member: of NAMESPACES namespaces at most, by name
 -- Returns {expired} alone when more has expired than one call may sweep: call again.
 
 local NAMESPACES = 250
+-- Runs of a set that are compared for the longest wait, of each band: the first ones. Only step runs among them are read.
+local COMPARED = 4
+
+-- Microseconds that a run of a set has waited at most: since its place in the order, or since it was queued as a step run.
+local function longest_wait(set, now)
+  local longest = 0
+  for band = 0, BANDS - 1 do
+    local found = redis.call('ZRANGEBYSCORE', set, band == 0 and LIMITS[1] or LIMITS[band + 1],
+      '(' .. LIMITS[band + 2], 'WITHSCORES', 'LIMIT', 0, COMPARED)
+    for i = 1, #found, 2 do
+      local since = is_step_run(found[i]) and redis.call('HGET', record_prefix .. found[i], 'since')
+      since = tonumber(since or nil) or tonumber(found[i + 1]) + (1 - band) * AFTER_ALL
+      longest = math.max(longest, now - since)
+    end
+  end
+  return longest
+end
 
 local now = clock()
 local expired = sweep(now)
@@ -17,6 +36,7 @@ if expired == SWEEP then
   return {expired}
 end
 local counts = {}
+local live_step_runs = {step_runs_in('pending', low, high), step_runs_in('in_progress', low, high)}
 for status, set in pairs(with_status) do
   counts[#counts + 1] = status
   counts[#counts + 1] = redis.call('ZLEXCOUNT', set, low, high) - (is_live(status) and step_runs_in(status, low, high) or 0)
@@ -29,7 +49,7 @@ counts[#counts + 1] = oldest[1] and math.max(0, now / 1000 - string.match(oldest
 local left, offered, in_pool = {}, {}, {}
 local function figures_of(pool)
   pool = pool or 'default'
-  in_pool[pool] = in_pool[pool] or {queued = 0, running = 0, workers = 0}
+  in_pool[pool] = in_pool[pool] or {queued = 0, running = 0, workers = 0, waited = 0}
   return in_pool[pool]
 end
 local known = redis.call('HGETALL', offers)
@@ -49,11 +69,15 @@ end
 local queued = info and info.lag or redis.call('XLEN', jobs)
 figures_of(nil).queued = queued
 figures_of(nil).running = redis.call('ZCARD', with_status.in_progress)
+figures_of(nil).waited = longest_wait(waiting, now)
 for _, class in ipairs(redis.call('HKEYS', unserved)) do
   local number = redis.call('ZCARD', unserved_of(class))
   local pool = figures_of(pool_of(class))
   pool.queued = pool.queued + number
   queued = queued + number
+  if offered[class] or pool.workers == 0 then
+    pool.waited = math.max(pool.waited, longest_wait(unserved_of(class), now))
+  end
   if not offered[class] then
     left[#left + 1] = class
     left[#left + 1] = number
@@ -65,7 +89,7 @@ for _, pool in ipairs(pools()) do
 end
 local flat = {}
 for pool, figures in pairs(in_pool) do
-  for _, value in ipairs({pool, figures.queued, figures.running, figures.workers}) do
+  for _, value in ipairs({pool, figures.queued, figures.running, figures.workers, figures.waited}) do
     flat[#flat + 1] = value
   end
 end
@@ -106,4 +130,5 @@ for _ = 1, NAMESPACES do
   low = '[' .. namespace .. ';'
 end
 counts[#counts + 1] = by_namespace
+counts[#counts + 1] = live_step_runs
 return counts

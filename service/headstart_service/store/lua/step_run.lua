@@ -44,7 +44,7 @@ local new = {
   created = r.created, started = 0, completed = 0, seen = 0, expires = r.expires, pipeline = r.pipeline,
   definition = definition, digest = digest, steps = step .. '=' .. digest, made = '-', reason = '-', error = '',
 }
-redis.call('HSET', own, 'of', r.run, 'needs', needs, 'lost', lost)
+redis.call('HSET', own, 'of', r.run, 'needs', needs, 'lost', lost, 'since', integer(now))
 new.entry = queue(name, new, score)
 save(own, name, new)
 redis.call('ZADD', with_status.pending, 0, name)

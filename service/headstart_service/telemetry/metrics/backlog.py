@@ -74,6 +74,13 @@ class BacklogMetrics(Collector):
             # Kubernetes gives each scraped series the label `namespace`.
             ("tenant",),
         )
+        instruments.reading(
+            "step_runs",
+            "Steps of other pools than their run's, `pending` or `in_progress`; "
+            f"`headstart_runs` leaves them out.{WHOLE_STORE}",
+            self._step_runs,
+            ("status",),
+        )
         self._show_pools(instruments)
         self._show_ledger(instruments)
         self._instruments = instruments
@@ -82,7 +89,7 @@ class BacklogMetrics(Collector):
         """Show what each pool has to do. Every replica reports the same."""
 
         def per_pool(
-            read: Callable[[PoolStats], int],
+            read: Callable[[PoolStats], float],
         ) -> Callable[[], dict[tuple[str, ...], float]]:
             def found() -> dict[tuple[str, ...], float]:
                 pools = self._stats.pools if self._stats else {}
@@ -91,11 +98,20 @@ class BacklogMetrics(Collector):
             return found
 
         for what, help_text, read in (
-            ("queued_runs", "Runs that no worker has taken", lambda pool: pool.queued),
+            (
+                "queued_runs",
+                "Runs, and steps of runs of other pools, that no worker has taken",
+                lambda pool: pool.queued,
+            ),
             (
                 "running_runs",
-                "Runs that a worker has taken and not ended",
+                "Runs, and steps of runs of other pools, that a worker has taken and not ended",
                 lambda pool: pool.running,
+            ),
+            (
+                "oldest_wait_seconds",
+                "Wait of the run that has waited longest, of those that some worker can compute",
+                lambda pool: pool.oldest_wait,
             ),
             ("workers", "Live workers that serve the pool", lambda pool: pool.workers),
         ):
@@ -203,6 +219,14 @@ class BacklogMetrics(Collector):
         if self._stats is None:
             return {}
         return {(status.value,): self._stats.counts.get(status, 0) for status in Status}
+
+    def _step_runs(self) -> dict[tuple[str, ...], float]:
+        if self._stats is None:
+            return {}
+        return {
+            (Status.PENDING.value,): self._stats.pending_step_runs,
+            (Status.IN_PROGRESS.value,): self._stats.running_step_runs,
+        }
 
     def described(self) -> Iterator[Description]:
         """Describe its metrics."""

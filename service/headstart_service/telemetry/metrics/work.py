@@ -13,7 +13,7 @@ from ...base.metric_labels import TextSource
 from ...domain import Claim
 from ...pipeline.language_model import Usage
 from ...pipeline.registry import Registry
-from ...worker.worker_observer import RunOutcome, StepEnd, StepOutcome
+from ...worker.worker_observer import ItemEnd, RunOutcome, StepEnd, StepOutcome
 from .instruments import SIZES, Instruments, one_of
 
 OTHER = "other"
@@ -48,6 +48,12 @@ class WorkerMetrics(Instruments):
         self._retries = self.counter(
             "step_retries_total", "Tries of a step after its first.", ("pipeline", "step")
         )
+        self._items = self.counter(
+            "step_items_total",
+            f"Items of steps that run once for each of a list: {one_of(ItemEnd)}. Counted when "
+            "the step ends.",
+            ("pipeline", "step", "outcome"),
+        )
         self._redelivered = self.counter(
             "run_redeliveries_total",
             "Claims of a run after the first: its worker was lost, or handed it on.",
@@ -62,6 +68,8 @@ class WorkerMetrics(Instruments):
                 for state in ENDS:
                     self._steps.of(pipeline.name, name, state)
                 self._retries.begin([(pipeline.name, name)])
+                if pipeline.by_name[name].each:
+                    self._items.begin((pipeline.name, name, end) for end in ItemEnd)
 
     def watch_pool(
         self,
@@ -130,6 +138,8 @@ class WorkerMetrics(Instruments):
             spread.note(time.perf_counter() - began)
             if outcome.attempts > 1:
                 self._retries.add(claim.pipeline, name, by=outcome.attempts - 1)
+            for end, count in outcome.items.items():
+                self._items.add(claim.pipeline, name, end, by=count)
 
 
 class ModelMetrics(Instruments):

@@ -98,6 +98,8 @@ def _end_step(span: Span, outcome: StepOutcome) -> None:
         span.add_event("try failed", attributes, failed.ended_ns)
     span.set_attribute("headstart.end", outcome.state)
     span.set_attribute("headstart.tries", outcome.attempts)
+    for end, count in outcome.items.items():
+        span.set_attribute(f"headstart.items.{end}", count)
     if outcome.error:
         span.set_status(Status(StatusCode.ERROR, outcome.error))
 
