@@ -109,7 +109,7 @@ async def test_a_worker_stops_another_nodes_run_at_once(tmp_path: Path) -> None:
         run = (await backend.begin(key)).lease.job.run
         process = stop(gone)
         try:
-            async with asyncio.timeout(60), AsyncExitStack() as stack:
+            async with asyncio.timeout(90), AsyncExitStack() as stack:
 
                 async def entered() -> AsyncIterator[object] | None:
                     """As a worker does, again until a node answers."""
@@ -117,7 +117,7 @@ async def test_a_worker_stops_another_nodes_run_at_once(tmp_path: Path) -> None:
                         return await stack.enter_async_context(backend.queue.withdrawals())
                     return None
 
-                withdrawals = await wait_until(entered)
+                withdrawals = await wait_until(entered, within=60)
                 await backend.store.cancel(key)
                 async with asyncio.timeout(1):
                     assert await anext(withdrawals) == Withdrawal(key, run)

@@ -25,25 +25,25 @@ async def test_a_sentinel_promotes_the_replica_of_a_killed_master(
 ):
     with sentinel_pair(tmp_path) as pair:
         # What a master had not sent to its replica is gone: replication is asynchronous.
-        async with loaded(pair.url, "failover", forgets=True) as (made, verdict):
+        async with loaded(pair.url, "failover", forgets=True) as (made, load):
             for _ in range(FAULTS):
                 await asyncio.sleep(chance.uniform(0, 0.6))
                 await asyncio.to_thread(pair.fail_over)
                 await serves(made.client)
-        print(f"forgotten by a failover: {verdict.started_again}")
+        print(f"forgotten by a failover: {load.verdict.started_again}")
         assert inconsistencies([pair.master.url]) == []
 
 
 async def test_a_cluster_whose_masters_are_killed(tmp_path: Path, chance: random.Random):
     with six_nodes(tmp_path) as cluster:
         settings = {"HEADSTART_PARTITIONS": str(PARTITIONS)}
-        async with loaded(cluster.url, "cluster", forgets=True, **settings) as (made, verdict):
+        async with loaded(cluster.url, "cluster", forgets=True, **settings) as (made, load):
             for _ in range(FAULTS):
                 await asyncio.sleep(chance.uniform(0, 0.6))
                 victim = cluster.owner(key_slot(f"{{{chance.randrange(PARTITIONS)}}}".encode()))
                 await asyncio.to_thread(cluster.fail_over, victim)
                 await serves(made.client)
-        print(f"forgotten by a failover: {verdict.started_again}")
+        print(f"forgotten by a failover: {load.verdict.started_again}")
         assert inconsistencies([node.url for node in cluster.masters], PARTITIONS) == []
 
 
