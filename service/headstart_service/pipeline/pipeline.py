@@ -26,6 +26,7 @@ from .input_violations import input_violations
 from .inputs import unkept, written
 from .mistakes import Mistake, caller, line_of, refuse
 from .named_models import LANGUAGE_MODEL, model_key
+from .plan_digests import PlanDigests, StepPart
 from .soft_needs import soft_needs
 from .step import DIGEST_PARAMETER, VISIBLE_OPTIONS, Step
 
@@ -256,35 +257,45 @@ class Pipeline:
             rule = f"is not the same when kept as JSON and read again: {self.name} needs others"
             raise InvalidRequest([Violation(path, rule)])
         plain = values.model_dump(mode="json", round_trip=True)
-        steps = self._step_digests(values, plain)
+        run, steps = self._digests.of_run(values, plain)
         if not steps:
             raise InvalidRequest([Violation(path, "leaves this pipeline no step to run")])
         return RunPlan(
             pipeline=self.name,
             inputs=wire,
             definition=self.definition,
-            digest=digest([self.name, self.version, plain, steps]),
+            digest=run,
             steps=steps,
             pools={name: pool for name, pool in self.steps_elsewhere.items() if name in steps},
-            settling=tuple(name for name in steps if self.by_name[name].settle),
+            settling=tuple(name for name in self._settling if name in steps),
         )
 
     def step_digests(self, values: BaseModel) -> dict[str, str]:
         """The steps of a run with these inputs, in order, each with its own digest."""
-        return self._step_digests(values, values.model_dump(mode="json", round_trip=True))
+        return self._digests.of_run(values, values.model_dump(mode="json", round_trip=True))[1]
 
-    def _step_digests(self, values: BaseModel, plain: Mapping[str, Any]) -> dict[str, str]:
-        """As `step_digests`, of inputs that are `plain` as JSON."""
-        digests: dict[str, str] = {}
-        for name in self.order:
-            step = self.by_name[name]
-            wanted = step.when is None or step.when(values)
-            if wanted and all(need in digests for need in self.hard_needs(step)):
-                own = {p: plain[p] for p in step.parameters if p in plain}
-                needed = {need: digests[need] for need in self.needs(step) if need in digests}
-                about = [self.name, self.version, name, step.version, own, needed]
-                digests[name] = digest([*about, step.each] if step.each else about)
-        return digests
+    @cached_property
+    def _digests(self) -> PlanDigests:
+        about = self.name, self.version
+        return PlanDigests(
+            about,
+            [
+                StepPart(
+                    name,
+                    step.when,
+                    frozenset(self.hard_needs(step)),
+                    self.needs(step),
+                    step.parameters,
+                    (*about, name, step.version),
+                    step.each,
+                )
+                for name, step in ((name, self.by_name[name]) for name in self.order)
+            ],
+        )
+
+    @cached_property
+    def _settling(self) -> tuple[str, ...]:
+        return tuple(name for name in self.order if self.by_name[name].settle)
 
     def memo_digest(
         self, step: Step, values: BaseModel, own: str, maker: str, needed: Mapping[str, bytes]

@@ -112,9 +112,13 @@ SOURCES: Final[dict[str, str]] = {}
 
 _STATEMENT: Final = re.compile(r"^local (?:function )?([\w, ]+)", re.MULTILINE)
 _NAME: Final = re.compile(r"[A-Za-z_]\w*")
+_LEVEL: Final = 40
+"""Variables that a function declares before the next one begins inside it."""
+_MOST_TAKEN: Final = 60
+"""Variables that a Lua function may take of those around it."""
 
 
-def _needed(library: str, script: str) -> str:
+def _needed(library: str, script: str) -> list[str]:
     """Return the statements of the library that a script uses, itself or by others.
 
     Redis runs a script's whole text at each call, and the whole library takes 25 µs.
@@ -124,11 +128,42 @@ def _needed(library: str, script: str) -> str:
     used = set(_NAME.findall(script))
     for start, end in reversed([*pairwise([*starts, len(library)])]):
         statement = library[start:end]
-        names = _STATEMENT.match(statement)
-        if names and not used.isdisjoint(_NAME.findall(names[1])):
+        if not used.isdisjoint(_declared(statement)):
             kept.append(statement)
             used.update(_NAME.findall(statement))
-    return "".join(reversed(kept))
+    return kept[::-1]
+
+
+def _declared(statement: str) -> list[str]:
+    """Return the names of the local variables that a statement declares."""
+    found = _STATEMENT.match(statement)
+    return _NAME.findall(found[1]) if found else []
+
+
+def _nested(statements: Sequence[str], script: str) -> str:
+    """Return the statements and the script, as functions inside each other.
+
+    Lua looks for each variable that a new function takes of the function around it, one variable
+    after the other. What is further out it finds at once, so 40 variables here take half the time
+    of 190. A function may take 60 from further out.
+    """
+    later = set(_NAME.findall(script))
+    used_from: list[set[str]] = []
+    for statement in reversed(statements):
+        later = later | set(_NAME.findall(statement))
+        used_from.insert(0, later)
+    parts: list[str] = []
+    declared: set[str] = set()
+    levels = here = 0
+    for statement, used in zip(statements, used_from, strict=True):
+        if here >= _LEVEL and len(declared & used) <= _MOST_TAKEN:
+            parts.append("return (function()\n")
+            levels, here = levels + 1, 0
+        names = _declared(statement)
+        declared.update(names)
+        here += len(names)
+        parts.append(statement)
+    return "".join(parts) + script + "end)()\n" * levels
 
 
 def _source(name: str, arguments: tuple[str, ...]) -> str:
@@ -140,7 +175,7 @@ def _source(name: str, arguments: tuple[str, ...]) -> str:
     header = "#!lua\n" if name in _REFUSED_WHEN_FULL else "#!lua flags=allow-oom\n"
     parameters = ", ".join(("record", "member", *arguments, "..."))
     script = _FUNCTION.format(parameters=parameters, body=body) + _LOOP
-    return header + _needed(_LIBRARY, script) + script
+    return header + _nested(_needed(_LIBRARY, script), script)
 
 
 def script(method: _Method[S, P]) -> _Method[S, P]:
