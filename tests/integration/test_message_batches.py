@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
+from headstart import PrecomputeClient
 from headstart_service.domain import ProviderNews, Rates, Settlement
 from headstart_service.domain.errors import ExecutorUnavailable, StepFailed
 from headstart_service.providers.anthropic import AnthropicModel
@@ -25,8 +27,10 @@ from headstart_service.worker.cost_meter import METER, CostMeter
 from headstart_service.worker.step_caller import CALLER, StepCaller
 from headstart_service.worker.step_deadline import end_in, seconds_left
 from headstart_service.worker.step_try import begin_try
+from tests.support import processes
 from tests.support.batches_api import BatchesApi, Result
 from tests.support.messages_api import Reply
+from tests.support.provider_pipelines import WAITING
 from tests.support.scrape import parsed, value
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -101,13 +105,18 @@ Sides = Any
 
 
 @pytest.fixture
-async def sides(valkey: Valkey, api: BatchesApi) -> AsyncIterator[Sides]:
-    """Opens workers' models that share a Valkey."""
+async def kept(valkey: Valkey) -> AsyncIterator[RedisMessageBatches]:
     client = open_client(valkey.url, WORKER)
-    kept = RedisMessageBatches(client, StoreRules(partitions=1, max_records=100, failure_ttl=60.0))
+    made = RedisMessageBatches(client, StoreRules(partitions=1, max_records=100, failure_ttl=60.0))
+    yield made
+    await made.aclose()
+    await client.aclose()
+
+
+@pytest.fixture
+async def sides(kept: RedisMessageBatches, api: BatchesApi) -> AsyncIterator[Sides]:
+    """Opens workers' models that share a Valkey."""
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(client.aclose)
-        stack.push_async_callback(kept.aclose)
 
         async def opened(rules: BatchRules = RULES) -> Side:
             side = Side(api, kept, rules)
@@ -237,25 +246,28 @@ async def test_a_batch_that_ends_while_it_is_canceled_gives_its_answer(
 
 
 async def test_a_cancelled_call_cancels_its_batch_unless_another_takes_it(
-    sides: Sides, api: BatchesApi
+    sides: Sides, api: BatchesApi, kept: RedisMessageBatches
 ) -> None:
-    one, two = await sides(), await sides()
-    asking = one.asks()
+    side = await sides()
+    asking = side.asks()
     await wait_until(lambda: api.batches and api.batches[0].polls)
     asking.cancel()
     await wait_until(lambda: api.batches[0].cancels)
-    assert await one.ends() == {"left": 1}
+    assert await side.ends() == {"left": 1}
 
-    one = await sides(BatchRules(least=60.0, margin=5.0, first=0.02, longest=0.1, grace=0.5))
-    asking = one.asks()
-    await wait_until(lambda: len(api.batches) == 2 and api.batches[1].polls)
-    asking.cancel()
-    await asyncio.wait({asking})
-    replaced = two.asks(run="2-0")
-    await one.model.__aexit__(None, None, None)  # the time to leave it is over
-    await wait_until(lambda: api.batches[1].polls > 5)
+    replacing = BatchRules(least=60.0, margin=5.0, first=0.02, longest=0.1, grace=60.0)
+    replaced = Side(api, kept, replacing)
+    async with replaced.model:
+        asking = replaced.asks()
+        await wait_until(lambda: len(api.batches) == 2 and api.batches[1].polls)
+        asking.cancel()
+        await asyncio.wait({asking})
+        polls = api.batches[1].polls
+        asking = side.asks(run="2-0")
+        await wait_until(lambda: api.batches[1].polls > polls)
+    # Its grace has ended with the model.
     api.end(Result(text="Kept."))
-    assert await replaced == "Kept."
+    assert await asking == "Kept."
     assert (len(api.batches), api.batches[1].cancels) == (2, 0)
 
 
@@ -295,3 +307,63 @@ async def test_without_redis_the_call_is_direct(
     assert await side.asks()
     assert len(api.requests) == 1
     assert not api.batches
+
+
+def environment(api: BatchesApi) -> dict[str, str]:
+    return {
+        "HEADSTART_BRIDGING": "false",
+        "HEADSTART_PIPELINES": WAITING,
+        "HEADSTART_LEASE": "2",
+        "HEADSTART_WORKER_CONCURRENCY": "1",
+        "HEADSTART_WARM_MODELS": "false",
+        "ANTHROPIC_API_KEY": "key",
+        "ANTHROPIC_BASE_URL": api.url,
+    }
+
+
+def polled(api: BatchesApi, number: int, since: int = 0) -> Callable[[], bool]:
+    return lambda: len(api.batches) > number and api.batches[number].polls > since
+
+
+async def test_no_batch_is_paid_twice_when_its_workers_are_killed_and_replaced(
+    valkey: Valkey, api: BatchesApi
+) -> None:
+    own = environment(api)
+    async with (
+        processes.api(valkey.url, **own) as (_, address),
+        PrecomputeClient(address) as client,
+    ):
+        async with processes.worker(valkey.url, **own) as killed:
+            await client.start("k", "unhurried", {}, expected_need_in=7200)
+            await wait_until(polled(api, 0))
+            # The run that waits has no slot, so the only one is free for another.
+            await client.start("d", "patient", {})
+            assert (await client.get_results("d", wait=30)).artifact("patient")
+            api.end(Result(text="one", usage={"input_tokens": 10, "output_tokens": 1}))
+            await wait_until(polled(api, 1))
+            killed.kill()
+        polls = [batch.polls for batch in api.batches]
+        async with processes.worker(valkey.url, **own) as drained:
+            await wait_until(polled(api, 0, polls[0]))  # the first answer is read again
+            await wait_until(polled(api, 1, polls[1]))
+            drained.send(signal.SIGTERM)
+            assert await drained.ended() == 0
+        polls = [batch.polls for batch in api.batches]
+        async with processes.worker(valkey.url, **own) as last:
+            await wait_until(polled(api, 1, polls[1]))
+            api.end(Result(text="two", usage={"input_tokens": 20, "output_tokens": 2}))
+            results = await client.get_results("k", wait=30)
+            assert results.artifact("unhurried", list) == ["one", "two"]
+            assert (len(api.batches), len(api.requests)) == (2, 1)
+            assert not any(batch.cancels for batch in api.batches)
+            stats = await client.get_stats()
+            assert sum(fate.llm_tokens for fate in stats.ledger.fates.values()) == 33 + 2
+
+            # A cancelled run's batch is canceled, at the latest when its worker ends.
+            await client.start("c", "unhurried", {}, expected_need_in=7200)
+            await wait_until(polled(api, 2))
+            await client.cancel("c")
+            await last.says("default/c .* cancelled or replaced")
+            last.send(signal.SIGTERM)
+            assert await last.ended() == 0
+        assert [batch.cancels for batch in api.batches] == [0, 0, 1]

@@ -39,6 +39,15 @@ async def speaking(language_model: LanguageModel) -> str:
         return "".join([text async for text in answer])
 
 
+@step(timeout=5)
+async def unhurried(language_model: LanguageModel) -> list[str]:
+    answers = []
+    for _ in range(2):  # the same question: each has an answer of its own
+        answer = await language_model.text(prompt="p", max_tokens=50, batch=True)
+        answers.append(answer.text)
+    return answers
+
+
 def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
     return Pipeline(
         name=name,
@@ -54,6 +63,8 @@ def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
 PATIENT = _pipeline("patient", patient)
 HASTY = _pipeline("hasty", hasty)
 SPEAKING = _pipeline("speaking", speaking, language_model="openai:org/small")
+UNHURRIED = _pipeline("unhurried", unhurried)
+WAITING = f"{__name__}:UNHURRIED,{__name__}:PATIENT"
 ASKING = f"{__name__}:PATIENT,{__name__}:HASTY"
 TWO_MODELS = f"{__name__}:PATIENT,{__name__}:SPEAKING"
 """What HEADSTART_PIPELINES must be."""

@@ -74,7 +74,7 @@ class BatchRules:
     """The first pause between polls."""
     longest: float = 300.0
     """The longest pause between polls."""
-    grace: float = 10.0
+    grace: float = 5.0
     """How long a batch goes on without an owner: a replaced run, or its next worker, may want it.
     """
 
