@@ -156,7 +156,7 @@ async def test_a_step_that_always_kills_its_worker_fails_and_harms_no_other_run(
                 results = await client.get_results(key, wait=60)
                 assert (results.status, results.error) == (
                     PrecomputeStatus.FAILED,
-                    "worker lost: each try ended or blocked its worker",
+                    "worker lost: in each try it ended, was blocked or lost Redis",
                 )
                 assert sum(line.startswith("mortal ") for line in began(directory)) == 3
         assert fleet.deaths == 3 * poisons
@@ -188,7 +188,7 @@ async def test_a_step_that_always_blocks_its_worker_fails_and_harms_no_other_run
                 results = await client.get_results(key, wait=60)
                 assert (results.status, results.error) == (
                     PrecomputeStatus.FAILED,
-                    "worker lost: each try ended or blocked its worker",
+                    "worker lost: in each try it ended, was blocked or lost Redis",
                 )
                 assert len((directory / f"tries-{kind}").read_text().splitlines()) == 3
         assert fleet.deaths == 3 * runs

@@ -157,7 +157,7 @@ async def test_a_run_whose_workers_were_lost_three_times_fails(store_backend: Ba
     found = await store_backend.store.read(KEY)
     assert (found.summary.status, found.summary.error) == (
         Status.FAILED,
-        "worker lost: each try ended or blocked its worker",
+        "worker lost: in each try it ended, was blocked or lost Redis",
     )
     assert found.summary.failure_reason is FailureReason.WORKER_LOST
     assert found.states == {"first": StepState.COMPLETED, "second": StepState.PENDING}

@@ -454,7 +454,7 @@ async def test_what_becomes_of_jobs_that_are_not_taken_is_logged_with_their_runs
         "namespace": "games",
         "key": "game-1",
         "run": claim.lease.job.run,
-        "error": "worker lost: each try ended or blocked its worker",
+        "error": "worker lost: in each try it ended, was blocked or lost Redis",
     }
     caplog.clear()
     damaged = store_backend.neighbours(1, name="damaged")[0]

@@ -128,7 +128,7 @@ async def test_a_damaged_record_and_a_run_that_is_given_up_are_reported(
     assert value(told, trips, process="worker", command="claim") == MAX_TRIES + 2
     assert (
         await watched.store.status(job.key)
-    ).summary.error == "worker lost: each try ended or blocked its worker"
+    ).summary.error == "worker lost: in each try it ended, was blocked or lost Redis"
 
 
 async def test_the_oldest_job_and_its_wait_are_counted(watched: Watched):

@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
 _PATIENCE_US = round(LIVE_PATIENCE * 1e6)
-_LOST = "worker lost: each try ended or blocked its worker"
+_LOST = "worker lost: in each try it ended, was blocked or lost Redis"
 """The error of a run whose tries are used up."""
 
 

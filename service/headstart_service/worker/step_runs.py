@@ -20,7 +20,7 @@ from .ports import StepRuns
 
 AGAIN: Final = 10.0
 """Seconds after which a step run is looked for again: its report may have been missed."""
-_LOST: Final = "worker lost: each try ended or blocked its worker"
+_LOST: Final = "worker lost: in each try it ended, was blocked or lost Redis"
 _REASONS: Final = {number: reason for reason, number in PROTO_REASON.items()}
 
 
