@@ -15,8 +15,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -35,21 +35,8 @@ from ..worker.step_deadline import seconds_left, step_clock
 from ..worker.step_try import TRY
 from .dialect import BatchDialect, Question
 from .governor import Governor
-from .model_request import (
-    ModelRequest,
-    SdkErrors,
-    limited,
-    observed,
-    status_failure,
-    translated,
-)
-from .permit import Permit
-from .provider_observer import (
-    ANSWERED,
-    LanguageModelObserver,
-    Unwatched,
-)
-from .retries import with_retries
+from .model_request import ModelRequest, SdkErrors, translated
+from .provider_observer import ANSWERED, CANCELLED, TIMEOUT, LanguageModelObserver
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +119,35 @@ class BatchedCalls:
         if not caller.needed_at or not caller.run_id:
             return None
         parameters = self._dialect.request(question)
+        call = await self._noted(caller, parameters)
+        if call is None:
+            return None
+        clock = step_clock()
+        if clock is not None:
+            clock.stop()
+        try:
+            adopted = bool(call.request.batch)
+            if not adopted:
+                await self._hand_in(call, question, parameters, errors)
+            if not call.request.batch:
+                self._end(call, BatchEnd.FAILED)
+                return None
+            answer = await self._awaited(call, errors, adopted=adopted)
+        except asyncio.CancelledError:
+            self._leave(call, errors, cancels=not self._governor.draining.is_set())
+            raise
+        except ExecutorUnavailable:
+            self._leave(call, errors, cancels=False)
+            raise
+        finally:
+            if clock is not None:
+                clock.go()
+        if answer is not None:
+            self._deliver(call, answer)
+        return answer
+
+    async def _noted(self, caller: StepCaller, parameters: Mapping[str, Any]) -> _Call | None:
+        """Note a request, or take one over that has lost its owner; None to ask directly."""
         owner = BatchOwner(caller.run_id, caller.attempt)
         asked = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
         create = caller.needed_at - time.monotonic() >= self._rules.least
@@ -140,70 +156,61 @@ class BatchedCalls:
         except (StoreUnavailable, CapacityExhausted) as error:
             log.warning("%s: no batch: %s", self._title, error)
             return None
-        if request is None:
-            return None
         margin = max(self._rules.margin, seconds_left() or 0.0)
-        call = _Call(caller, owner, request, caller.needed_at - margin)
-        began = time.monotonic()
-        try:
-            if not request.batch:
-                call.request = await self._handed_in(call, question, parameters, errors)
-                began = time.monotonic()
-            if not call.request.batch:
-                self._end(call, BatchEnd.FAILED)
-                return None
-            answer = await self._awaited(call, errors, adopted=bool(request.batch))
-        except asyncio.CancelledError:
-            self._leave(call, errors, cancels=not self._governor.draining.is_set())
-            raise
-        except ExecutorUnavailable:
-            self._leave(call, errors, cancels=False)
-            raise
-        if answer is not None:
-            self._deliver(call, answer, time.monotonic() - began)
-        return answer
+        return _Call(caller, owner, request, caller.needed_at - margin) if request else None
 
     def _digest(self, caller: StepCaller, parameters: Mapping[str, Any]) -> str:
         asks = [caller.namespace, caller.key, self._identity, parameters]
         return hashlib.sha256(json.dumps(asks, sort_keys=True).encode()).hexdigest()
 
-    async def _handed_in(
+    async def _hand_in(
         self, call: _Call, question: Question, parameters: Mapping[str, Any], errors: SdkErrors
-    ) -> BatchedRequest:
-        """Return the request with its batch, or without one if the API takes none."""
-        with observed(Unwatched(), self._title, self._timeout) as trying:
-            # The rest of the step's time is for the direct call.
-            trying.margin = (seconds_left() or 0.0) / 2
-
-            async def attempt(permit: Permit) -> str:
-                async with limited(trying):
-                    with translated(trying, self._timeout, errors):
-                        batch = await self._dialect.hand_in(parameters, call.request.id)
-                permit.settle(CallOutcome.ANSWERED, ANSWERED)
-                return batch
-
+    ) -> None:
+        """Hand the call's request in; it stays without a batch if the API takes none in time."""
+        pause, tokens = self._rules.first, question.estimate + question.max_tokens
+        while (left := call.until - time.monotonic()) > 0:
             try:
-                batch = await with_retries(
-                    self._governor,
-                    trying,
-                    attempt,
-                    lambda: status_failure(trying) if trying.status else None,
-                    tokens=question.estimate + question.max_tokens,
-                )
+                permit = await self._governor.permit(tokens)
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
-                return call.request
-        log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
-        request = replace(call.request, batch=batch)
-        call.request = request
-        await self._owns(call, self._rules.first)
-        return request
+                break
+            asked, outcome = self._asked(), CallOutcome.LOST
+            try:
+                async with self._translated(asked, errors):
+                    batch = await self._dialect.hand_in(parameters, call.request.id)
+                outcome = CallOutcome.ANSWERED
+            except StepFailed as error:
+                log.info("%s: no batch: %s", self._title, error)
+                if not asked.may_pass:
+                    break
+            else:
+                log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
+                call.request = replace(call.request, batch=batch)
+                await self._owns(call, self._rules.first)
+                break
+            finally:
+                # Batches have limits of their own: a refusal shows nothing of direct calls.
+                permit.settle(outcome, ANSWERED if outcome is CallOutcome.ANSWERED else CANCELLED)
+            await self._pause(call, min(left, max(pause, asked.retry_after)))
+            pause = min(2 * pause, self._rules.longest)
+
+    def _asked(self) -> ModelRequest:
+        return ModelRequest(self._title, time.perf_counter(), self._timeout)
+
+    @asynccontextmanager
+    async def _translated(self, asked: ModelRequest, errors: SdkErrors) -> AsyncIterator[None]:
+        """Raise StepFailed for what goes wrong, also if it takes too long."""
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                with translated(asked, self._timeout, errors):
+                    yield
+        except TimeoutError as error:
+            asked.end = TIMEOUT
+            raise StepFailed("it did not answer") from error
 
     async def _awaited(self, call: _Call, errors: SdkErrors, *, adopted: bool) -> Answer | None:
         """Return the answer of the call's batch; None once it is to be made directly."""
-        clock, since, pause = step_clock(), time.monotonic(), 0.0 if adopted else self._rules.first
-        if clock is not None:
-            clock.stop()
+        since, pause = time.monotonic(), 0.0 if adopted else self._rules.first
         try:
             while True:
                 await self._pause(call, min(pause, call.until - time.monotonic()))
@@ -220,8 +227,7 @@ class BatchedCalls:
                 if not await self._owns(call, pause):
                     raise ExecutorUnavailable("another worker has the run, and waits for its batch")
         finally:
-            if clock is not None:
-                clock.go()
+            spend(waited=time.monotonic() - since)  # no time that the step itself takes
 
     async def _poll(
         self, request: BatchedRequest, errors: SdkErrors, *, cancels: bool = False
@@ -231,18 +237,15 @@ class BatchedCalls:
         Returns None when there will be no answer. With `cancels`, cancel the batch unless it has
         ended.
         """
-        asked = ModelRequest(self._title, time.perf_counter(), self._timeout)
+        asked = self._asked()
         try:
-            async with asyncio.timeout(2 * self._timeout):
-                with translated(asked, self._timeout, errors):
-                    ended = await self._dialect.has_ended(request.batch)
-                    if not ended and cancels:
-                        ended = await self._dialect.cancel(request.batch)
-                    if not ended:
-                        return 0.0
-                    return await self._dialect.answer(request.batch, request.id)
-        except TimeoutError:
-            return 0.0
+            async with self._translated(asked, errors):
+                ended = await self._dialect.has_ended(request.batch)
+                if not ended and cancels:
+                    ended = await self._dialect.cancel(request.batch)
+                if not ended:
+                    return 0.0
+                return await self._dialect.answer(request.batch, request.id)
         except StepFailed as error:
             log.info("%s: batch %s: %s", self._title, request.batch, error)
             return max(0.0, asked.retry_after) if asked.may_pass else None
@@ -279,11 +282,11 @@ class BatchedCalls:
             log.debug("%s: batch %s is not noted: %s", self._title, call.request.batch, error)
             return True  # the next poll notes it
 
-    def _deliver(self, call: _Call, answer: Answer, took: float) -> None:
+    def _deliver(self, call: _Call, answer: Answer) -> None:
         """Count an answer, and keep it until its step's try ends: a lost one asks again."""
         self._observer.batched(BatchEnd.ANSWERED)
         self._charge(call.caller, answer.usage)
-        spend(llm_tokens=answer.usage.computed, waited=took)
+        spend(llm_tokens=answer.usage.computed)
         this_try = TRY.get()
         if this_try is None:
             self._forget(call)
