@@ -34,11 +34,11 @@ class MessageBatches(Protocol):
     """Keeps requests for all workers. All methods may raise StoreUnavailable."""
 
     async def take(
-        self, asked: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
+        self, new: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
     ) -> BatchedRequest | None:
         """Return a request of this digest that was handed in and lost its owner; it is `owner`'s.
 
-        Without one, note `asked` as about to be handed in, and return it; None unless `create`.
+        Without one, note `new` as about to be handed in, and return it; None unless `create`.
         The owner keeps it for `lease` seconds, or until a later claim of its run takes it.
         """
         ...

@@ -45,6 +45,8 @@ _LEASE: Final = 120.0
 _SHARE: Final = 0.1
 """Of the time that a batch has taken: the pause before the next poll."""
 _JITTER: Final = 0.25
+_CLOSING: Final = 5.0
+"""Seconds in which batches that no run waits for may be canceled while the worker stops."""
 _FOLLOWED: Final = 900.0
 """Seconds for which a canceled batch is watched: it may end with an answer, which is paid."""
 
@@ -107,8 +109,12 @@ class BatchedCalls:
     async def aclose(self) -> None:
         """Cancel the batches that no run waits for, and return."""
         self._closing.set()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        for task in self._tasks:
+            task.cancel()
 
     async def answer(self, question: Question, errors: SdkErrors) -> Answer | None:
         """Return the answer of a batch; None for a question that is to be asked directly.
@@ -149,10 +155,10 @@ class BatchedCalls:
     async def _noted(self, caller: StepCaller, parameters: Mapping[str, Any]) -> _Call | None:
         """Note a request, or take one over that has lost its owner; None to ask directly."""
         owner = BatchOwner(caller.run_id, caller.attempt)
-        asked = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
+        new = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
         create = caller.needed_at - time.monotonic() >= self._rules.least
         try:
-            request = await self._kept.take(asked, owner, _LEASE, create=create)
+            request = await self._kept.take(new, owner, _LEASE, create=create)
         except (StoreUnavailable, CapacityExhausted) as error:
             log.warning("%s: no batch: %s", self._title, error)
             return None
@@ -174,14 +180,14 @@ class BatchedCalls:
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
                 break
-            asked, outcome = self._asked(), CallOutcome.LOST
+            tried, outcome = self._new_request(), CallOutcome.LOST
             try:
-                async with self._translated(asked, errors):
+                async with self._translated(tried, errors):
                     batch = await self._dialect.hand_in(parameters, call.request.id)
                 outcome = CallOutcome.ANSWERED
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
-                if not asked.may_pass:
+                if not tried.may_pass:
                     break
             else:
                 log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
@@ -191,21 +197,21 @@ class BatchedCalls:
             finally:
                 # Batches have limits of their own: a refusal shows nothing of direct calls.
                 permit.settle(outcome, ANSWERED if outcome is CallOutcome.ANSWERED else CANCELLED)
-            await self._pause(call, min(left, max(pause, asked.retry_after)))
+            await self._pause(call, min(left, max(pause, tried.retry_after)))
             pause = min(2 * pause, self._rules.longest)
 
-    def _asked(self) -> ModelRequest:
+    def _new_request(self) -> ModelRequest:
         return ModelRequest(self._title, time.perf_counter(), self._timeout)
 
     @asynccontextmanager
-    async def _translated(self, asked: ModelRequest, errors: SdkErrors) -> AsyncIterator[None]:
+    async def _translated(self, tried: ModelRequest, errors: SdkErrors) -> AsyncIterator[None]:
         """Raise StepFailed for what goes wrong, also if it takes too long."""
         try:
             async with asyncio.timeout(2 * self._timeout):
-                with translated(asked, self._timeout, errors):
+                with translated(tried, self._timeout, errors):
                     yield
         except TimeoutError as error:
-            asked.end = TIMEOUT
+            tried.end = TIMEOUT
             raise StepFailed("it did not answer") from error
 
     async def _awaited(self, call: _Call, errors: SdkErrors, *, adopted: bool) -> Answer | None:
@@ -237,9 +243,9 @@ class BatchedCalls:
         Returns None when there will be no answer. With `cancels`, cancel the batch unless it has
         ended.
         """
-        asked = self._asked()
+        tried = self._new_request()
         try:
-            async with self._translated(asked, errors):
+            async with self._translated(tried, errors):
                 ended = await self._dialect.has_ended(request.batch)
                 if not ended and cancels:
                     ended = await self._dialect.cancel(request.batch)
@@ -248,7 +254,7 @@ class BatchedCalls:
                 return await self._dialect.answer(request.batch, request.id)
         except StepFailed as error:
             log.info("%s: batch %s: %s", self._title, request.batch, error)
-            return max(0.0, asked.retry_after) if asked.may_pass else None
+            return max(0.0, tried.retry_after) if tried.may_pass else None
 
     async def _pause(self, call: _Call, seconds: float) -> None:
         """Wait for the next poll. Raises ExecutorUnavailable when the worker drains meanwhile."""
@@ -313,7 +319,7 @@ class BatchedCalls:
         return False
 
     def _leave(self, call: _Call, errors: SdkErrors, *, cancels: bool) -> None:
-        """Leave a call's batch to others; cancel it if nobody takes it."""
+        """Leave a call's batch to others; cancel it if no call takes it."""
         if not call.request.batch:
             self._forget(call)
             return
@@ -329,7 +335,7 @@ class BatchedCalls:
             return
         await self._stops(self._rules.grace)
         if await self._forgotten(call, FREE):
-            log.debug("%s: nobody waits for batch %s", self._title, call.request.batch)
+            log.debug("%s: no call waits for batch %s", self._title, call.request.batch)
             polled = await self._poll(call.request, errors, cancels=True)
             await self._follow(call, errors, polled)
 

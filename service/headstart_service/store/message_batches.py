@@ -105,14 +105,14 @@ class RedisMessageBatches:
         await self._batches.aclose()
 
     async def take(
-        self, asked: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
+        self, new: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
     ) -> BatchedRequest | None:
         """As `domain.MessageBatches`."""
         found = await self._scripts.take_message_batch(
             self._keys,
             None,
-            requests=self._keys.message_batches(asked.digest),
-            id=asked.id,
+            requests=self._keys.message_batches(new.digest),
+            id=new.id,
             owner=_line(owner),
             lease_us=round(lease * 1e6),
             ttl_ms=_TTL_MS,
@@ -121,7 +121,7 @@ class RedisMessageBatches:
         if not found:
             return None
         name, batch = found
-        return replace(asked, id=name.decode(), batch=batch.decode())
+        return replace(new, id=name.decode(), batch=batch.decode())
 
     async def keep(
         self, request: BatchedRequest, owner: BatchOwner, lease: float, *, then: BatchOwner
