@@ -34,19 +34,17 @@ class MessageBatches(Protocol):
     """Keeps requests for all workers. All methods may raise StoreUnavailable."""
 
     async def take(
-        self, new: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
+        self, new: BatchedRequest, owner: BatchOwner, *, create: bool
     ) -> BatchedRequest | None:
         """Return a request of this digest that was handed in and lost its owner; it is `owner`'s.
 
         Without one, note `new` as about to be handed in, and return it; None unless `create`.
-        The owner keeps it for `lease` seconds, or until a later claim of its run takes it.
+        A later claim of its run takes it from its owner, and so does another run of the same key.
         """
         ...
 
-    async def keep(
-        self, request: BatchedRequest, owner: BatchOwner, lease: float, *, then: BatchOwner
-    ) -> bool:
-        """Note the batch of a request, and that `then` owns it for `lease` seconds.
+    async def keep(self, request: BatchedRequest, owner: BatchOwner, *, then: BatchOwner) -> bool:
+        """Note the batch of a request, and that `then` owns it.
 
         Returns False, and changes nothing, if it is not `owner`'s any more.
         """

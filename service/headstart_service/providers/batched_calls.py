@@ -40,8 +40,6 @@ from .provider_observer import ANSWERED, CANCELLED, TIMEOUT, LanguageModelObserv
 
 log = logging.getLogger(__name__)
 
-_LEASE: Final = 120.0
-"""Seconds that a request has its owner beyond the next poll."""
 _SHARE: Final = 0.1
 """Of the time that a batch has taken: the pause before the next poll."""
 _JITTER: Final = 0.25
@@ -158,7 +156,7 @@ class BatchedCalls:
         new = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
         create = caller.needed_at - time.monotonic() >= self._rules.least
         try:
-            request = await self._kept.take(new, owner, _LEASE, create=create)
+            request = await self._kept.take(new, owner, create=create)
         except (StoreUnavailable, CapacityExhausted) as error:
             log.warning("%s: no batch: %s", self._title, error)
             return None
@@ -192,7 +190,7 @@ class BatchedCalls:
             else:
                 log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
                 call.request = replace(call.request, batch=batch)
-                await self._owns(call, self._rules.first)
+                await self._owns(call)
                 break
             finally:
                 # Batches have limits of their own: a refusal shows nothing of direct calls.
@@ -230,7 +228,7 @@ class BatchedCalls:
                 share = (time.monotonic() - since) * _SHARE
                 pause = max(self._rules.first, min(self._rules.longest, max(share, polled)))
                 pause *= random.uniform(1, 1 + _JITTER)  # noqa: S311  # no secret
-                if not await self._owns(call, pause):
+                if not await self._owns(call):
                     raise ExecutorUnavailable("another worker has the run, and waits for its batch")
         finally:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
@@ -280,10 +278,10 @@ class BatchedCalls:
             for each in waits:
                 each.cancel()
 
-    async def _owns(self, call: _Call, pause: float) -> bool:
+    async def _owns(self, call: _Call) -> bool:
         """Note the batch and its owner. Returns False when another worker has them."""
         try:
-            return await self._kept.keep(call.request, call.owner, pause + _LEASE, then=call.owner)
+            return await self._kept.keep(call.request, call.owner, then=call.owner)
         except StoreUnavailable as error:
             log.debug("%s: batch %s is not noted: %s", self._title, call.request.batch, error)
             return True  # the next poll notes it
@@ -314,8 +312,11 @@ class BatchedCalls:
         self._begin(self._forgotten(call, call.owner))
 
     async def _forgotten(self, call: _Call, owner: BatchOwner) -> bool:
-        with suppress(StoreUnavailable):  # its time to live ends it
-            return await self._kept.forget(call.request, owner)
+        for pause in (1.0, 5.0, 25.0, 0.0):  # then its time to live ends it
+            try:
+                return await self._kept.forget(call.request, owner)
+            except StoreUnavailable:
+                await self._stops(pause)
         return False
 
     def _leave(self, call: _Call, errors: SdkErrors, *, cancels: bool) -> None:
@@ -328,7 +329,7 @@ class BatchedCalls:
 
     async def _left(self, call: _Call, errors: SdkErrors, *, cancels: bool) -> None:
         try:
-            owned = await self._kept.keep(call.request, call.owner, _LEASE, then=FREE)
+            owned = await self._kept.keep(call.request, call.owner, then=FREE)
         except StoreUnavailable:
             return
         if not owned or not cancels:

@@ -39,7 +39,6 @@ class MessageBatchScripts:
         requests: str,
         id: str,  # noqa: A002  # the script's name for it
         owner: str,
-        lease_us: int,
         ttl_ms: int,
         create: int,
     ) -> Reply:
@@ -57,7 +56,6 @@ class MessageBatchScripts:
         owner: str,
         next_owner: str,
         batch: str,
-        lease_us: int,
         ttl_ms: int,
     ) -> Reply:
         """Note the batch of a request, and its owner."""
@@ -105,7 +103,7 @@ class RedisMessageBatches:
         await self._batches.aclose()
 
     async def take(
-        self, new: BatchedRequest, owner: BatchOwner, lease: float, *, create: bool
+        self, new: BatchedRequest, owner: BatchOwner, *, create: bool
     ) -> BatchedRequest | None:
         """As `domain.MessageBatches`."""
         found = await self._scripts.take_message_batch(
@@ -114,7 +112,6 @@ class RedisMessageBatches:
             requests=self._keys.message_batches(new.digest),
             id=new.id,
             owner=_line(owner),
-            lease_us=round(lease * 1e6),
             ttl_ms=_TTL_MS,
             create=int(create),
         )
@@ -123,9 +120,7 @@ class RedisMessageBatches:
         name, batch = found
         return replace(new, id=name.decode(), batch=batch.decode())
 
-    async def keep(
-        self, request: BatchedRequest, owner: BatchOwner, lease: float, *, then: BatchOwner
-    ) -> bool:
+    async def keep(self, request: BatchedRequest, owner: BatchOwner, *, then: BatchOwner) -> bool:
         """As `domain.MessageBatches`."""
         kept = await self._scripts.keep_message_batch(
             self._keys,
@@ -135,7 +130,6 @@ class RedisMessageBatches:
             owner=_line(owner),
             next_owner=_line(then),
             batch=request.batch,
-            lease_us=round(lease * 1e6),
             ttl_ms=_TTL_MS,
         )
         return bool(kept)

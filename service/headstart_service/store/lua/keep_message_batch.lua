@@ -1,8 +1,7 @@
 -- Notes the batch of a request, and its owner from now on, if `owner` has it still. A request that Redis has lost is
 -- noted anew. Returns 1, or 0 if it is another's.
 
-local now = clock()
-local created = now
+local created = clock()
 local known = redis.call('HGET', requests, id)
 if known then
   local r = read_message_batch(known)
@@ -11,6 +10,6 @@ if known then
   end
   created = r.created
 end
-redis.call('HSET', requests, id, write_message_batch(next_owner, integer(now + tonumber(lease_us)), created, batch))
+redis.call('HSET', requests, id, write_message_batch(next_owner, created, batch))
 redis.call('PEXPIRE', requests, ttl_ms)
 return 1
