@@ -317,3 +317,18 @@ async def test_the_store_tells_what_is_known_of_each_provider(
     assert (found.ending, found.opened) == ("overloaded", 0)
     assert 8 < found.paused <= 9
     assert found.rate > 0
+
+
+async def test_tokens_that_need_no_permit_count_in_the_budget_alone(
+    store_backend: Backend,
+) -> None:
+    one, rates = Worker(store_backend, "w1"), Rates(tokens_a_minute=60)
+    charged = Settlement(
+        lease="none", outcome=CallOutcome.CHARGED, namespace="games", tokens=500, cached_tokens=3
+    )
+    await one.permits.settle(NAME, charged, rates)
+    granted, _ = await one.ask(rates=rates, budget=1000)
+    assert granted, "the minute's tokens are all there"
+    await one.permits.settle(NAME, charged, rates)
+    _, turn = await one.ask(rates=rates, budget=1000)
+    assert turn.answers == [AskAnswer.OVER_BUDGET]

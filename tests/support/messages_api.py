@@ -298,6 +298,10 @@ class MessagesApi:
             return self._replies.popleft()
         return self._default(request, self._delay * random.lognormvariate(0, self._spread))
 
+    def _look_up(self, path: str) -> Reply:
+        """The answer to what is asked by GET."""
+        return Reply(self.lookup_status, b'{"id": "m", "object": "model", "type": "model"}')
+
     def _default(self, request: Request, delay: float) -> Reply:
         """The answer where none is scripted."""
         return _default_reply(request, delay)
@@ -319,13 +323,12 @@ class MessagesApi:
         class Handler(Replying):
             def do_GET(self) -> None:
                 api.lookups.append(self.path)
-                model = b'{"id": "m", "object": "model", "type": "model"}'
-                self.whole(Reply(api.lookup_status, model))
+                self.whole(api._look_up(self.path))
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                reply = api._answer(Request(self.path, headers, json.loads(raw)))
+                reply = api._answer(Request(self.path, headers, json.loads(raw or b"{}")))
                 try:
                     api._wait(reply.delay, self.connection)
                     (self.stream if reply.pieces else self.whole)(reply)

@@ -50,6 +50,15 @@ async def embedding(text: str, embedder: Embedder) -> list[float]:
     return [float(each) for each in row]
 
 
+@step(timeout=5)
+async def unhurried(language_model: LanguageModel) -> list[str]:
+    answers = []
+    for _ in range(2):  # the same question: each has an answer of its own
+        answer = await language_model.text(prompt="p", max_tokens=50, batch=True)
+        answers.append(answer.text)
+    return answers
+
+
 def _pipeline(name: str, *steps: object, language_model: str = "") -> Pipeline:
     return Pipeline(
         name=name,
@@ -66,6 +75,8 @@ EMBEDDING = Pipeline("embedding", "1", "Embeds a text", Text, (embedding,))
 PATIENT = _pipeline("patient", patient)
 HASTY = _pipeline("hasty", hasty)
 SPEAKING = _pipeline("speaking", speaking, language_model="openai:org/small")
+UNHURRIED = _pipeline("unhurried", unhurried)
+WAITING = f"{__name__}:UNHURRIED,{__name__}:PATIENT"
 ASKING = f"{__name__}:PATIENT,{__name__}:HASTY"
 TWO_MODELS = f"{__name__}:PATIENT,{__name__}:SPEAKING"
 EMBEDS = f"{__name__}:EMBEDDING"

@@ -46,3 +46,15 @@ class TextSource(StrEnum):
     VOCABULARY = "vocabulary"
     REMEMBERED = "remembered"
     MODEL = "model"
+
+
+class BatchEnd(StrEnum):
+    """How a call of a language model ends that went into a batch."""
+
+    ANSWERED = "answered"
+    LATE = "late"
+    """The batch had not ended in time; the call was then made directly."""
+    FAILED = "failed"
+    """The API took no batch, or gave no answer; the call was then made directly."""
+    LEFT = "left"
+    """Its run was cancelled, replaced or handed on."""

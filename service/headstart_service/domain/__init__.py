@@ -24,6 +24,7 @@ from .events import (
 )
 from .failures import FailureReason
 from .items import ItemsChunk, KeptItems
+from .message_batches import FREE, BatchedRequest, BatchOwner, MessageBatches
 from .partials import (
     Cursor,
     Cursors,
@@ -93,6 +94,7 @@ __all__ = [
     "ALL_STEPS",
     "DEFAULT_NAMESPACE",
     "DEFAULT_POOL",
+    "FREE",
     "MAX_KEY_BYTES",
     "STEP_RUN",
     "Announcement",
@@ -100,6 +102,8 @@ __all__ = [
     "AskAnswer",
     "Awaited",
     "Awaits",
+    "BatchOwner",
+    "BatchedRequest",
     "CallOutcome",
     "Cancelled",
     "Claim",
@@ -117,6 +121,7 @@ __all__ = [
     "Lack",
     "Lease",
     "Ledger",
+    "MessageBatches",
     "Offer",
     "Orphan",
     "Outcome",

@@ -73,6 +73,8 @@ class CallOutcome(StrEnum):
     """It was cancelled, so nothing is known."""
     UNUSED = "unused"
     """There was no call."""
+    CHARGED = "charged"
+    """There was no permit: tokens are paid that no limit but the budget counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,7 +102,8 @@ class LanguageModel(Protocol):
     """Answers a prompt as text, in a given form, or word by word.
 
     A `prompt` is a question, or the turns of a conversation. With `cache`, the API keeps `system`
-    in its prompt cache, where callers must ask for that; others cache by themselves. Each method
+    in its prompt cache, where callers must ask for that; others cache by themselves. With `batch`,
+    a run that is needed much later may have its answer from a batch, for less. Each method
     raises StepFailed, with a reason fit for callers, when there is no whole answer.
     """
 
@@ -112,13 +113,26 @@ class LanguageModel(Protocol):
         ...
 
     async def text(
-        self, *, prompt: Prompt, max_tokens: int, system: str = "", cache: bool = False
+        self,
+        *,
+        prompt: Prompt,
+        max_tokens: int,
+        system: str = "",
+        cache: bool = False,
+        batch: bool = False,
     ) -> Answer:
         """Return the model's answer as text, with its usage."""
         ...
 
     async def parse(
-        self, *, system: str, prompt: Prompt, output: type[M], max_tokens: int, cache: bool = False
+        self,
+        *,
+        system: str,
+        prompt: Prompt,
+        output: type[M],
+        max_tokens: int,
+        cache: bool = False,
+        batch: bool = False,
     ) -> M:
         """Return the model's answer as an `output`, validated."""
         ...

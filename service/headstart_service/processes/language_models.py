@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..config.model_keys import access, named
 from ..config.model_names import ANTHROPIC, OPENAI, ModelName
 from ..config.settings import Settings
+from ..domain import MessageBatches
 from ..pipeline.language_model import LanguageModel
 from ..pipeline.named_models import model_key
 from ..providers.anthropic import API, AnthropicModel
@@ -29,11 +30,13 @@ async def open_language_models(
     observer: LanguageModelObserver,
     traced: Tracing | None,
     governors: Governors,
+    batches: MessageBatches | None,
     stack: AsyncExitStack,
 ) -> Mapping[str, LanguageModel]:
     """Open the models that pipelines name, by the key of their provider; `stack` closes them.
 
-    Warms them meanwhile, which delays nothing. Raises ImportError where an SDK is missing.
+    Warms them meanwhile, which delays nothing. Requests in batches are kept in `batches`. Raises
+    ImportError where an SDK is missing.
     """
     keys: dict[ModelName, list[str]] = {}
     for each in sorted(names):
@@ -42,7 +45,7 @@ async def open_language_models(
     for name, own in keys.items():
         if find_spec(name.dialect) is None:  # found, not imported: the import takes a second
             raise ModuleNotFoundError(f"no module {name.dialect}", name=name.dialect)
-        model = _model(settings, name, own, observer, traced, governors)
+        model = _model(settings, name, own, observer, traced, governors, batches)
         given: LanguageModel = await stack.enter_async_context(model)
         if traced and name.dialect == OPENAI:  # Anthropic's SDK makes spans itself
             given = traced.model_without_spans(given, name.model)
@@ -66,6 +69,7 @@ def _model(
     observer: LanguageModelObserver,
     traced: Tracing | None,
     governors: Governors,
+    batches: MessageBatches | None,
 ) -> GovernedModel:
     found = access(settings, name)
     title = API if name.dialect == ANTHROPIC else title_of(found.base_url)
@@ -78,6 +82,7 @@ def _model(
             open_telemetry=traced.language_model() if traced else None,
             observer=observer,
             governor=governor,
+            batches=batches,
         )
     return OpenAIModel(
         api_key=found.api_key,

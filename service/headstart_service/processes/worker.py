@@ -28,6 +28,7 @@ from ..store.connect import BLOCKING, WORKER
 from ..store.job_queue import RedisJobQueue
 from ..store.layout import StoreLayout
 from ..store.memos import RedisMemos
+from ..store.message_batches import RedisMessageBatches
 from ..store.provider_permits import RedisPermits
 from ..store.step_runs import RedisStepRuns
 from ..telemetry.logging.formatter import set_up_logging, wants_json
@@ -125,6 +126,7 @@ async def work(
                 traced,
                 governors,
                 known.language_models,
+                _message_batches(client, settings, monitoring.store, stack),
             )
         )
         await _open(settings, known, own, executors, stack)
@@ -364,6 +366,14 @@ def _memos(
     memos = RedisMemos(client, store_rules(settings), ttl=settings.memo_ttl, observer=observer)
     stack.push_async_callback(memos.aclose)
     return memos
+
+
+def _message_batches(
+    client: Client, settings: Settings, observer: StoreObserver, stack: AsyncExitStack
+) -> RedisMessageBatches:
+    batches = RedisMessageBatches(client, store_rules(settings), observer=observer)
+    stack.push_async_callback(batches.aclose)
+    return batches
 
 
 def _step_runs(

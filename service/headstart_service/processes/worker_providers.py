@@ -14,6 +14,7 @@ from ..config.limits_file import EMBEDDINGS
 from ..config.model_keys import embeddings_key
 from ..config.model_names import EXTRAS
 from ..config.settings import Settings
+from ..domain import MessageBatches
 from ..domain.errors import PackageMissing, StartupError
 from ..providers.building import ensure_vocabulary
 from ..providers.embedding_cache import CachedEmbedder
@@ -40,11 +41,12 @@ async def open_providers(
     traced: Tracing | None,
     governors: Governors,
     models: Collection[str] = ("",),
+    batches: MessageBatches | None = None,
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Open the wanted providers of `pipeline.providers.PROVIDERS`, by parameter name.
 
     Calls of language models need permits of `governors`. Pipelines name these `models`; an empty
-    name is that of the settings.
+    name is that of the settings. Their requests in batches are kept in `batches`.
     Raises PackageMissing, which names the extra, where a package of one is not installed.
     """
     providers: dict[str, Any] = {}
@@ -102,7 +104,7 @@ async def open_providers(
         if "language_model" in wanted:
             with _needing("language_model"):
                 providers |= await open_language_models(
-                    settings, models, metrics, traced, governors, stack
+                    settings, models, metrics, traced, governors, batches, stack
                 )
         if "storage" in wanted:
             if settings.storage is None:

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ..domain import MessageBatches
 from ..pipeline.identity import printable
 from ..pipeline.language_model import Answer, Usage
+from .anthropic_answers import answer_of, usage_of
+from .anthropic_batches import AnthropicBatches
+from .batched_calls import BatchRules
 from .dialect import CONNECTIONS, Piece, Question
 from .governed_model import PATIENCE, TRY_TIMEOUT, GovernedModel
 from .governor import Governor
@@ -39,6 +43,8 @@ class AnthropicModel(GovernedModel):
         open_telemetry: Mapping[str, Any] | None = None,
         observer: LanguageModelObserver | None = None,
         governor: Governor | None = None,
+        batches: MessageBatches | None = None,
+        batch_rules: BatchRules | None = None,
     ) -> None:
         """Ask `model` with `api_key`; without a key every request fails and none is sent.
 
@@ -52,6 +58,8 @@ class AnthropicModel(GovernedModel):
             patience=patience,
             observer=observer,
             governor=governor,
+            batches=batches,
+            batch_rules=batch_rules,
         )
 
 
@@ -74,6 +82,7 @@ class _Messages:
         self._timeout = timeout
         self._open_telemetry = open_telemetry
         self._client: AsyncAnthropic | None = None
+        self.batches = AnthropicBatches(lambda: self._open, self._request)
 
     @property
     def lacks(self) -> str:
@@ -114,13 +123,7 @@ class _Messages:
         # The same request as of messages.parse. That method parses the text before the stop
         # reason is known, so it would take a refusal for a malformed answer.
         response = await self._open.messages.with_raw_response.create(**self._request(question))
-        message = await response.parse()
-        content = getattr(message, "content", None)
-        if not isinstance(content, list):
-            return None
-        text = "".join(block.text for block in content if getattr(block, "type", "") == "text")
-        stop_reason = getattr(message, "stop_reason", None) or ""
-        return Answer(text, usage_of(getattr(message, "usage", None)), stop_reason)
+        return answer_of(await response.parse())
 
     async def begin(self, question: Question) -> _Events:
         request = self._request(question)
@@ -182,13 +185,3 @@ class _Events:
 
     async def close(self) -> None:
         await self._events.close()
-
-
-def usage_of(usage: object) -> Usage:
-    """Return the tokens of a message; 0 where the unchecked body has none."""
-    return Usage(
-        input_tokens=count_of(usage, "input_tokens"),
-        output_tokens=count_of(usage, "output_tokens"),
-        cache_read_tokens=count_of(usage, "cache_read_input_tokens"),
-        cache_write_tokens=count_of(usage, "cache_creation_input_tokens"),
-    )

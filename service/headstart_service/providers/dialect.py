@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -96,6 +96,30 @@ class Pieces(Protocol):
         ...
 
 
+class BatchDialect(Protocol):
+    """Speaks with an API that answers later, for less. Its calls raise the SDK's errors."""
+
+    def request(self, question: Question) -> Mapping[str, Any]:
+        """Return a question as the API's JSON."""
+        ...
+
+    async def hand_in(self, request: Mapping[str, Any], name: str) -> str:
+        """Return the id of a new batch, whose only request has this name."""
+        ...
+
+    async def has_ended(self, batch: str) -> bool:
+        """Return whether the batch has its results."""
+        ...
+
+    async def cancel(self, batch: str) -> bool:
+        """Cancel the batch; return whether it has its results."""
+        ...
+
+    async def answer(self, batch: str, name: str) -> Answer | None:
+        """Return the answer of a batch that has ended; None without one."""
+        ...
+
+
 class Dialect(Protocol):
     """Speaks with one API, about one model. Its calls raise the SDK's errors."""
 
@@ -117,6 +141,11 @@ class Dialect(Protocol):
     @property
     def errors(self) -> SdkErrors:
         """The SDK's errors, of an open one."""
+        ...
+
+    @property
+    def batches(self) -> BatchDialect | None:
+        """The same API for batches; None if it has none."""
         ...
 
     def open(self) -> None:

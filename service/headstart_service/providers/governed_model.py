@@ -11,10 +11,11 @@ from typing import Final, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..domain import CallOutcome
+from ..domain import CallOutcome, MessageBatches
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.language_model import Answer, Prompt, Usage
 from ..worker.cost_meter import spend
+from .batched_calls import BatchedCalls, BatchRules
 from .dialect import Dialect, Pieces, Question, estimated
 from .governor import Governor, GovernorRules
 from .local_permits import LocalPermits
@@ -68,13 +69,16 @@ class GovernedModel:
         patience: float = PATIENCE,
         observer: LanguageModelObserver | None = None,
         governor: Governor | None = None,
+        batches: MessageBatches | None = None,
+        batch_rules: BatchRules | None = None,
     ) -> None:
         """Ask by `dialect`; where that lacks something, every request fails and none is sent.
 
         `timeout` is for each try, in seconds. Timeouts, lost connections, 408, 409, 429 and 5xx
         lead to other tries until the step's time ends. Outside of a step they begin within
         `patience` seconds. A pause that is longer than that is not begun. Each try needs a permit
-        of the `governor`, by default one of its own.
+        of the `governor`, by default one of its own. Without `batches`, which keep what was handed
+        in, all calls are direct.
         """
         self._dialect = dialect
         self._identity = identity
@@ -84,6 +88,15 @@ class GovernedModel:
         self._governor = governor or Governor(
             identity, dialect.title, LocalPermits(), GovernorRules(lease=_LEASE)
         )
+        self._batched: BatchedCalls | None = None
+        if batches is not None and dialect.batches is not None:
+            self._batched = BatchedCalls(
+                *(dialect.batches, batches, self._governor, self._observer),
+                batch_rules or BatchRules(),
+                identity=identity,
+                title=dialect.title,
+                timeout=timeout,
+            )
 
     @property
     def identity(self) -> str:
@@ -103,22 +116,38 @@ class GovernedModel:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._batched is not None:
+            await self._batched.aclose()
         await self._governor.aclose()
         await self._dialect.close()
 
     async def text(
-        self, *, prompt: Prompt, max_tokens: int, system: str = "", cache: bool = False
+        self,
+        *,
+        prompt: Prompt,
+        max_tokens: int,
+        system: str = "",
+        cache: bool = False,
+        batch: bool = False,
     ) -> Answer:
         """Return the model's answer to `prompt` as text. Raises StepFailed as `parse` does."""
         question = Question.of(system, prompt, max_tokens, cache=cache)
-        with self._observed() as request:
-            answer = await self._answer(request, question)
+        given = await self._in_batch(question) if batch else None
+        with self._observed(given) as request:
+            answer = given or await self._answer(request, question)
             require_whole(request, answer.stop_reason)
             request.end = ANSWERED
             return answer
 
     async def parse(
-        self, *, system: str, prompt: Prompt, output: type[M], max_tokens: int, cache: bool = False
+        self,
+        *,
+        system: str,
+        prompt: Prompt,
+        output: type[M],
+        max_tokens: int,
+        cache: bool = False,
+        batch: bool = False,
     ) -> M:
         """Return the model's answer to `prompt` as an `output`, which its JSON schema asks for.
 
@@ -126,8 +155,9 @@ class GovernedModel:
         cut off or not an `output`. Its reason holds neither the key nor the API's own text.
         """
         question = Question.of(system, prompt, max_tokens, cache=cache, output=output)
-        with self._observed() as request:
-            answer = await self._answer(request, question)
+        given = await self._in_batch(question) if batch else None
+        with self._observed(given) as request:
+            answer = given or await self._answer(request, question)
             require_whole(request, answer.stop_reason)
             try:
                 parsed = output.model_validate_json(_bare(answer.text))
@@ -205,8 +235,16 @@ class GovernedModel:
             return False
         return True
 
-    def _observed(self) -> AbstractContextManager[ModelRequest]:
-        return observed(self._observer, self._dialect.title, self._patience)
+    def _observed(self, given: Answer | None = None) -> AbstractContextManager[ModelRequest]:
+        """Open for a request, which is not counted if a batch has given its answer."""
+        observer = self._observer if given is None else Unwatched()
+        return observed(observer, self._dialect.title, self._patience)
+
+    async def _in_batch(self, question: Question) -> Answer | None:
+        """Return an answer of the batch API; None if the question is to be asked directly."""
+        if self._batched is None or self._dialect.lacks or not self._dialect.is_open:
+            return None
+        return await self._batched.answer(question, self._dialect.errors)
 
     async def _answer(self, request: ModelRequest, question: Question) -> Answer:
         """Return an answer, which may not be whole: its tokens are counted all the same."""

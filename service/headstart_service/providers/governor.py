@@ -106,6 +106,8 @@ class Governor:
         self._calling = CallsUnderWay()
         self._draining: set[str] | None = None
         """While the worker drains: the runs that go on, because they had a call under way."""
+        self.draining = asyncio.Event()
+        """Set while the worker drains."""
 
     @property
     def wait(self) -> float:
@@ -126,9 +128,14 @@ class Governor:
         Other runs that wait are handed on to another worker.
         """
         self._draining = self._calling.runs
+        self.draining.set()
         for waiter in self._waiting:
             if not waiter.granted.done() and self._hands_on(waiter.run, waiter.paid):
                 waiter.granted.set_exception(self._stops())
+
+    def hands_on(self, run: str) -> bool:
+        """Whether the worker drains, and this run has no call under way."""
+        return self.draining.is_set() and run not in self._calling.runs
 
     def _hands_on(self, run: str, paid: bool) -> bool:  # noqa: FBT001  # of our own
         return self._draining is not None and bool(run) and not paid and run not in self._draining
@@ -198,6 +205,20 @@ class Governor:
         self._calling.ended(run)
         if settled.outcome is not CallOutcome.UNUSED:
             self._observer.called(self.provider, settled.ending, seconds)
+        return self._begin_settling(settled)
+
+    def charge(self, namespace: str, tokens: int, cached_tokens: int) -> None:
+        """Count tokens in a namespace's budget that were paid without a permit."""
+        settled = Settlement(
+            lease=uuid.uuid4().hex,
+            outcome=CallOutcome.CHARGED,
+            namespace=namespace,
+            tokens=tokens,
+            cached_tokens=cached_tokens,
+        )
+        self._begin_settling(settled)
+
+    def _begin_settling(self, settled: Settlement) -> asyncio.Task[None]:
         task = asyncio.create_task(self._settle(settled), name=f"settle {self.provider}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)

@@ -114,7 +114,8 @@ class LocalPermits:
         now = self._clock()
         state = self._state(provider, rates)
         own = state.under_way.pop(settled.lease, None) is not None
-        state.tokens += settled.estimate - settled.tokens
+        if settled.outcome is not CallOutcome.CHARGED:
+            state.tokens += settled.estimate - settled.tokens
         anew = (settled.granted_us / 1e6 if own else state.learned_at) > state.cut_at
         match settled.outcome:
             case CallOutcome.ANSWERED:

@@ -81,6 +81,9 @@ def _is_own(base_url: str | None) -> bool:
 class _Completions:
     """The dialect of chat completions."""
 
+    batches = None
+    """OpenAI takes batches as files, which most compatible servers lack."""
+
     def __init__(
         self, api_key: str | None, model: str, base_url: str | None, timeout: float
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from ..base.metric_labels import TextSource
+from ..base.metric_labels import BatchEnd, TextSource
 from ..pipeline.language_model import Usage
 
 ANSWERED: Final = "answered"
@@ -23,7 +23,6 @@ ENDS: Final = (
     *(RATE_LIMITED, OVERLOADED, REFUSED, SERVER_ERROR, CANCELLED, OVER_BUDGET),
 )
 """How a request to a language model ends."""
-
 
 MEANINGS: Final = {
     TIMEOUT: "did not answer",
@@ -70,6 +69,10 @@ class LanguageModelObserver(Protocol):
         """Note a request that ended in one of `ENDS`, after so many repetitions."""
         ...
 
+    def batched(self, end: BatchEnd) -> None:
+        """Note how a call ended that went into a batch."""
+        ...
+
     def spent(self, usage: Usage) -> None:
         """An answer cost so many tokens."""
         ...
@@ -91,6 +94,9 @@ class Unwatched:
     """Observes nothing."""
 
     def requested(self, end: str, seconds: float, retries: int) -> None:
+        """Nothing."""
+
+    def batched(self, end: BatchEnd) -> None:
         """Nothing."""
 
     def spent(self, usage: Usage) -> None:

@@ -51,6 +51,8 @@ of them is the prefix of their installation, `headstart` unless HEADSTART_PREFIX
     headstart:{0}:providers               zset    provider -> when it was last asked for; with a TTL
     headstart:{0}:budget:<day>:<namespace>  string  tokens that a namespace used on that day, in UTC
                                                   and days since 1970; with a TTL
+    headstart:{0}:message_batches:<digest>  hash  requests in batches -> their owners and batches;
+                                                  with a TTL, in the first partition alone
     headstart:{0}:over_budget             hash    namespace -> the last day on which its budget was
                                                   used up, and the budget; with a TTL
 
@@ -231,6 +233,10 @@ class PartitionKeys:
     def budget_prefix(self) -> str:
         """The prefix of the keys of what namespaces used, before day and namespace."""
         return self._prefix + "budget:"
+
+    def message_batches(self, digest: str) -> str:
+        """Return the key of the requests in batches that ask the same for the same run."""
+        return f"{self._prefix}message_batches:{digest}"
 
     @cached_property
     def over_budget(self) -> str:

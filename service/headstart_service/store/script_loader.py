@@ -103,7 +103,7 @@ _LIBRARY: Final = "\n".join(
         *map(_text, ("_records", "_offers", "_revisions", "_settling")),
         *map(_text, ("_order", "_charges", "_queue")),
         *map(_text, ("_accounting", "_step_runs", "_ends", "_transitions", "_clock")),
-        _text("_providers"),
+        *map(_text, ("_providers", "_message_batches")),
     )
 )
 SOURCES: Final[dict[str, str]] = {}

@@ -18,6 +18,11 @@ class StepCaller:
     """When it is needed, else when a worker took it: the order of calls."""
     needed_at: float = 0.0
     """When it is needed, by the monotonic clock; 0 for at once."""
+    key: str = ""
+    """The key of the run, without its namespace."""
+    run_id: str = ""
+    attempt: int = 0
+    """Which claim of the run this is."""
 
 
 CALLER: Final[ContextVar[StepCaller]] = ContextVar("headstart_caller", default=StepCaller())  # noqa: B039  # frozen

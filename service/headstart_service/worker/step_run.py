@@ -37,6 +37,7 @@ from .step_caller import CALLER, StepCaller
 from .step_deadline import end_in
 from .step_log import StepLog
 from .step_records import failed_record, step_record
+from .step_try import begin_try
 from .worker_observer import FailedTry, StepEnd, StepOutcome
 
 log = logging.getLogger(__name__)
@@ -294,6 +295,7 @@ class StepRunner:
         for attempt in range(1, step.max_attempts + 1):
             retry, retry_after = True, None
             outcome.attempts = attempt
+            this_try = begin_try()
             limit = asyncio.timeout(None)
             try:
                 await self._executors.ready(step)
@@ -318,12 +320,14 @@ class StepRunner:
                     raise asyncio.CancelledError from failure
                 error, reason, retry, retry_after = self._reason(step, failure, limit)
             else:
+                this_try.end()
                 outcome.state = StepEnd.COMPLETED
                 elapsed = time.monotonic() - began
                 record = step_record(
                     step.name, StepState.COMPLETED, result, elapsed, attempt, started_us=started_us
                 )
                 return record, value
+            this_try.end()
             outcome.tried.append(FailedTry(time.time_ns(), error))
             took = loop.time() - tried_since
             pause = pause_after(step, attempt, took, retry_after, self._jitter)
@@ -342,6 +346,9 @@ class StepRunner:
             run=f"{job.partition} {job.entry}",
             order_us=needed_us or claim.at_us,
             needed_at=needed_at,
+            key=job.key.key,
+            run_id=job.run,
+            attempt=self._lease.attempt,
         )
 
     def _reason(

@@ -26,6 +26,7 @@ from headstart_service.telemetry.metrics.exposition import Exposition
 from headstart_service.telemetry.metrics.work import ModelMetrics
 from headstart_service.worker.cost_meter import METER, CostMeter
 from headstart_service.worker.run import run
+from headstart_service.worker.step_caller import CALLER, StepCaller
 from headstart_service.worker.step_deadline import end_in
 from tests.support.completions_api import CompletionsApi, chunks, completion, refused
 from tests.support.ledger import Ledger, claim_of, pipeline_of
@@ -136,6 +137,18 @@ async def test_an_answer_has_its_text_its_usage_and_why_it_ended(spoken: Spoken)
     [request] = spoken.api.requests
     assert request.key == KEY
     assert request.body["model"] == "m"
+
+
+async def test_a_call_that_may_go_into_a_batch_is_direct_where_nothing_keeps_batches(
+    spoken: Spoken,
+) -> None:
+    token = CALLER.set(StepCaller("games", "r", 1, time.monotonic() + 7200, "k", "1-0", 1))
+    spoken.api.script(spoken.text("Because."))
+    async with spoken.model() as model:
+        answer = await model.text(prompt="Why?", max_tokens=9, batch=True)
+    CALLER.reset(token)
+    assert answer.text == "Because."
+    assert len(spoken.api.requests) == 1
 
 
 async def test_budgets_count_a_token_of_the_cache_as_a_tenth(spoken: Spoken) -> None:

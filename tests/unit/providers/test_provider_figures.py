@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart_service.base.metric_labels import BatchEnd
 from headstart_service.domain import CallOutcome
 from headstart_service.domain.errors import StepFailed
 from headstart_service.pipeline.language_model import Usage
 from headstart_service.providers import model_request
-from headstart_service.providers.anthropic import API, usage_of
+from headstart_service.providers.anthropic import API
+from headstart_service.providers.anthropic_answers import usage_of
 from headstart_service.providers.embedding_cache import CachedEmbedder
 from headstart_service.providers.governor import NotCalled
 from headstart_service.providers.http import http_client
@@ -44,6 +46,9 @@ class Noted:
 
     def requested(self, end: str, seconds: float, retries: int) -> None:
         self.requests.append((end, seconds, retries))
+
+    def batched(self, end: BatchEnd) -> None:
+        raise AssertionError("no call went into a batch")
 
     def spent(self, usage: Usage) -> None:
         raise AssertionError("nothing was answered")

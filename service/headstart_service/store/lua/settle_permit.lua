@@ -4,6 +4,7 @@
 --   failed    it did not answer, or broke
 --   lost      the call was cancelled: nothing is known
 --   unused    there was no call
+--   charged   there was no permit: only the budget counts the tokens
 -- `granted` is when the permit was granted, `estimate` what it reserved, `used` the tokens that the namespace pays for,
 -- `cached` those that the provider read from its prompt cache.
 -- Returns {paused, open, event, why}: microseconds that the pause lasts, how often the breaker has opened in a row, and
@@ -14,8 +15,10 @@ local s = load_provider(state, now)
 local event = ''
 local probing = s.probe == lease
 local had = redis.call('ZREM', under_way, lease)
-s.tokens = s.tokens + tonumber(estimate) - tonumber(used)
-release(budgets, namespace, tonumber(estimate))
+if outcome ~= 'charged' then
+  s.tokens = s.tokens + tonumber(estimate) - tonumber(used)
+  release(budgets, namespace, tonumber(estimate))
+end
 if outcome == 'unused' then
   s.calls = s.calls + 1
   if had == 1 then

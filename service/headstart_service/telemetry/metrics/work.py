@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ...base.metric_labels import TextSource
+from ...base.metric_labels import BatchEnd, TextSource
 from ...domain import Claim
 from ...pipeline.language_model import Usage
 from ...pipeline.registry import Registry
@@ -179,6 +179,13 @@ class ModelMetrics(Instruments):
         self._retries = self.counter(
             "llm_retries_total", "Repetitions of requests to the language model."
         )
+        self._batched = self.counter(
+            "llm_batched_total",
+            "Calls of the language model that went into batches: `answered`, or `late` or `failed` "
+            "and then made directly, or `left` by their runs.",
+            ("end",),
+        )
+        self._batched.begin((end,) for end in BatchEnd)
         self._tokens = self.counter(
             "llm_tokens_total",
             "Tokens of the language model: `input`, `output`, `cache_read` or `cache_write`.",
@@ -190,6 +197,10 @@ class ModelMetrics(Instruments):
         """Count a request to the language model."""
         self._requests.of(end).note(seconds)
         self._retries.add(by=retries)
+
+    def batched(self, end: BatchEnd) -> None:
+        """Count a call that went into a batch."""
+        self._batched.add(end)
 
     def spent(self, usage: Usage) -> None:
         """Count tokens."""

@@ -27,21 +27,39 @@ class TracedModel:
         return identity_of(self._model)
 
     async def text(
-        self, *, prompt: Prompt, max_tokens: int, system: str = "", cache: bool = False
+        self,
+        *,
+        prompt: Prompt,
+        max_tokens: int,
+        system: str = "",
+        cache: bool = False,
+        batch: bool = False,
     ) -> Answer:
         """As the model's."""
         with self._span():
             return await self._model.text(
-                prompt=prompt, max_tokens=max_tokens, system=system, cache=cache
+                prompt=prompt, max_tokens=max_tokens, system=system, cache=cache, batch=batch
             )
 
     async def parse(
-        self, *, system: str, prompt: Prompt, output: type[M], max_tokens: int, cache: bool = False
+        self,
+        *,
+        system: str,
+        prompt: Prompt,
+        output: type[M],
+        max_tokens: int,
+        cache: bool = False,
+        batch: bool = False,
     ) -> M:
         """As the model's."""
         with self._span():
             return await self._model.parse(
-                system=system, prompt=prompt, output=output, max_tokens=max_tokens, cache=cache
+                system=system,
+                prompt=prompt,
+                output=output,
+                max_tokens=max_tokens,
+                cache=cache,
+                batch=batch,
             )
 
     @asynccontextmanager
