@@ -274,12 +274,11 @@ def _known(told: Asked) -> dict[str, Any]:
 
 def _data_behind(told: Asked, expression: str) -> bool:
     """Whether each metric that an alert's expression names has samples."""
-
     names = set(re.findall(r"\b(?:headstart|process)[_:][a-z0-9_:]+", expression))
     assert names
-    """Whether a metric has samples only if something is wrong, or an author has a provider."""
+    return all(told.query(name) or _is_rare(told, name) for name in names)
 
 
 def _is_rare(told: Asked, name: str) -> bool:
-    """Whether it is a metric that has samples only while something is wrong."""
+    """Whether a metric has samples only if something is wrong, or an author has a provider."""
     return name in RARE and any(f"# HELP {name} " in text for text in told.texts)
