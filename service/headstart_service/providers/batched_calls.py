@@ -113,6 +113,7 @@ class BatchedCalls:
                     await asyncio.wait(self._tasks)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def answer(self, question: Question, errors: SdkErrors) -> Answer | None:
         """Return the answer of a batch; None for a question that is to be asked directly.
