@@ -255,7 +255,7 @@ def _check_rules(told: Asked) -> None:
     def settled() -> bool:
         now = _known(told)
         firing = {name for name in alerts if now[name].get("alerts")}
-        # The test's own certificate lasts two days, and is told of, pending for an hour.
+        # The test's own certificate lasts two days: its alert is pending for an hour.
         shown = "HeadstartCertificateEnds" in firing
         # On a busy machine one of these may be pending for a moment.
         return shown and not firing & {

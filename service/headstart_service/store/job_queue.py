@@ -42,23 +42,23 @@ from ..domain.errors import (
 from ..domain.log_fields import fields
 from .accounting import work_text
 from .accounting_scripts import AccountingScripts
-from .batches import Reply, ScriptBatches
+from .batches import Reply
 from .claim_order import ClaimOrder
 from .claims import decode_claim
-from .connect import WORKER, Client
+from .connect import Client
 from .events import lasting_subscription
 from .item_scripts import KEPT, ItemScripts
 from .job_delivery import TRY, JobDelivery
 from .keys import from_member, new_process, partition_of
-from .layout import StoreLayout
 from .offers import text_of
 from .partial_scripts import PartialScripts
 from .records import decode_steps, encode_steps
 from .retries import Retries
-from .scripts import SOURCES, Scripts
+from .scripts import Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import GONE_AFTER, LIVE_PATIENCE, StoreRules
 from .upkeep import Upkeep
+from .worker_batches import worker_batches
 from .worker_registry import about_of
 
 log = logging.getLogger(__name__)
@@ -96,13 +96,8 @@ class RedisJobQueue:
         self.partitions = rules.partitions
         self._blocking = blocking
         self._observer = observer or Unwatched()
-        self._batches = ScriptBatches(
-            client,
-            SOURCES,
-            budget=min(TRY, budget),
-            connections=WORKER.connections,
-            layout=StoreLayout(client, rules.partitions, rules.prefix),
-            observer=self._observer,
+        self._batches = worker_batches(
+            client, rules, budget=min(TRY, budget), observer=self._observer
         )
         self._scripts = Scripts(self._batches)
         self._items = ItemScripts(self._batches)

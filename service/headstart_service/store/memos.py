@@ -7,13 +7,12 @@ import logging
 
 from ..base.metric_labels import MemoLookup
 from ..domain.errors import CapacityExhausted, StoreUnavailable
-from .batches import ScriptBatches
-from .connect import WORKER, Client
+from .connect import Client
 from .keys import PartitionKeys, memo_name, memo_partition
-from .layout import StoreLayout
-from .scripts import SOURCES, Scripts
+from .scripts import Scripts
 from .store_observer import StoreObserver, Unwatched
 from .store_rules import StoreRules
+from .worker_batches import worker_batches
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +36,7 @@ class RedisMemos:
     ) -> None:
         """Keep memos for `ttl` seconds, as many as the rules allow."""
         self._observer = observer or Unwatched()
-        self._batches = ScriptBatches(
-            client,
-            SOURCES,
-            budget=budget,
-            connections=WORKER.connections,
-            layout=StoreLayout(client, rules.partitions, rules.prefix),
-            observer=self._observer,
-        )
+        self._batches = worker_batches(client, rules, budget=budget, observer=self._observer)
         self._scripts = Scripts(self._batches)
         self._rules = rules
         self._ttl_ms = round(ttl * 1000)

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Final
 
 from ..domain import BatchedRequest, BatchOwner, RunKey
-from .batches import Reply, ScriptBatches
-from .connect import WORKER, Client
+from .batches import Reply
+from .connect import Client
 from .keys import PartitionKeys
-from .layout import StoreLayout
-from .script_loader import SOURCES, Batches, in_lua, script
-from .store_observer import StoreObserver, Unwatched
+from .script_loader import Batches, in_lua, script
+from .store_observer import StoreObserver
 from .store_rules import StoreRules
+from .worker_batches import worker_batches
 
 BUDGET = 1.0
 """Seconds for one reply."""
@@ -87,14 +87,7 @@ class RedisMessageBatches:
         observer: StoreObserver | None = None,
     ) -> None:
         """Give up on Redis after `budget` seconds."""
-        self._batches = ScriptBatches(
-            client,
-            SOURCES,
-            budget=budget,
-            connections=WORKER.connections,
-            layout=StoreLayout(client, rules.partitions, rules.prefix),
-            observer=observer or Unwatched(),
-        )
+        self._batches = worker_batches(client, rules, budget=budget, observer=observer)
         self._scripts = MessageBatchScripts(self._batches)
         self._keys = rules.keys(client)[0]
 

@@ -16,14 +16,12 @@ from ..domain import (
     Turn,
     WaitsFor,
 )
-from .batches import ScriptBatches
-from .connect import WORKER, Client
+from .connect import Client
 from .keys import encoded
-from .layout import StoreLayout
 from .provider_scripts import ProviderScripts
-from .script_loader import SOURCES
-from .store_observer import StoreObserver, Unwatched
+from .store_observer import StoreObserver
 from .store_rules import StoreRules
+from .worker_batches import worker_batches
 
 BUDGET = 0.25
 """Seconds for one reply: then the worker goes on with its own share."""
@@ -42,14 +40,7 @@ class RedisPermits:
         observer: StoreObserver | None = None,
     ) -> None:
         """Ask as `worker`; give up on Redis after `budget` seconds."""
-        self._batches = ScriptBatches(
-            client,
-            SOURCES,
-            budget=budget,
-            connections=WORKER.connections,
-            layout=StoreLayout(client, rules.partitions, rules.prefix),
-            observer=observer or Unwatched(),
-        )
+        self._batches = worker_batches(client, rules, budget=budget, observer=observer)
         self._scripts = ProviderScripts(self._batches)
         self._keys = rules.keys(client)[0]
         self._worker = worker

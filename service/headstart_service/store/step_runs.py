@@ -7,16 +7,16 @@ from functools import partial
 
 from ..domain import Lease, RunKey
 from ..domain.errors import LeaseLost, RecordDamaged
-from .batches import Reply, ScriptBatches
-from .connect import WORKER, Client
+from .batches import Reply
+from .connect import Client
 from .job_delivery import TRY
 from .keys import PartitionKeys
-from .layout import StoreLayout
 from .retries import Retries
 from .run_ids import run_ids
-from .script_loader import SOURCES, Batches, in_lua, script
-from .store_observer import StoreObserver, Unwatched
+from .script_loader import Batches, in_lua, script
+from .store_observer import StoreObserver
 from .store_rules import StoreRules
+from .worker_batches import worker_batches
 
 _ENDED = 1
 """The reply of step_run.lua for a step that has ended."""
@@ -59,14 +59,7 @@ class RedisStepRuns:
         observer: StoreObserver | None = None,
     ) -> None:
         """Try each call for `budget` seconds, to outlast a short outage."""
-        self._batches = ScriptBatches(
-            client,
-            SOURCES,
-            budget=min(TRY, budget),
-            connections=WORKER.connections,
-            layout=StoreLayout(client, rules.partitions, rules.prefix),
-            observer=observer or Unwatched(),
-        )
+        self._batches = worker_batches(client, rules, budget=min(TRY, budget), observer=observer)
         self._script = _Scripts(self._batches).step_run
         self._retries = Retries(budget)
         self._keys = rules.keys(client)

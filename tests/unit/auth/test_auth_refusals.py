@@ -69,7 +69,7 @@ def test_a_file_of_tokens_is_looked_at_every_second_and_logged_when_it_changes(
         path.write_text("nonsense")
         for _ in range(3):
             await asyncio.sleep(1.0)
-            assert tokens.refusals == 1, "what is wrong is told once"
+            assert tokens.refusals == 1, "one refusal is counted once"
         assert tokens.grants.admit("Bearer u").name == "two"
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -12,3 +12,9 @@ local function read_message_batch(line)
     run = run or '', attempt = tonumber(attempt or 0), created = tonumber(created or 0), batch = batch or '',
   }
 end
+
+-- Whether the request of this line is the owner's.
+local function owns_message_batch(owner, line)
+  local r = read_message_batch(line)
+  return r.run .. ' ' .. integer(r.attempt) == owner
+end

@@ -42,8 +42,9 @@ for _, step in ipairs(steps) do
   reply[#reply + 1] = step.field
   reply[#reply + 1] = step.cut and letter_of(value) or value
 end
+local now = clock()
 reply[#reply + 1] = 'lacks'
-reply[#reply + 1] = lacks(r, clock()) or ''
+reply[#reply + 1] = lacks(r, now) or ''
 reply[#reply + 1] = 'lacking'
-reply[#reply + 1] = lacking_steps(member, r, clock())
+reply[#reply + 1] = lacking_steps(member, r, now)
 return reply

@@ -4,11 +4,10 @@
 local created = clock()
 local known = redis.call('HGET', requests, id)
 if known then
-  local r = read_message_batch(known)
-  if r.run .. ' ' .. integer(r.attempt) ~= owner then
+  if not owns_message_batch(owner, known) then
     return 0
   end
-  created = r.created
+  created = read_message_batch(known).created
 end
 redis.call('HSET', requests, id, write_message_batch(next_owner, created, batch))
 redis.call('PEXPIRE', requests, ttl_ms)

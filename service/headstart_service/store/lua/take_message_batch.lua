@@ -1,6 +1,6 @@
 -- Gives `owner` the oldest request that was handed in and has lost its owner: one that is free, or of an earlier claim
--- of the same run, or of another run: all are of one key, which has one live run. Without one, notes the request `id` as
--- about to be handed in, if `create` is '1'. A request whose owner was lost before its batch was known is forgotten.
+-- of the same run, or of another run of the key. Without one, notes the request `id` as about to be handed in, if
+-- `create` is '1'. A request whose owner was lost before its batch was known is forgotten.
 -- `requests` is a hash: id -> see `read_message_batch`. Returns {id, batch}; nil for none.
 
 local run, attempt = string.match(owner, '^(%S*) (%d+)$')
