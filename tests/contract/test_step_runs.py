@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from headstart_service.domain import (
+    ALL_STEPS,
+    Awaited,
     Awaits,
     Claim,
     ItemsChunk,
@@ -53,9 +55,11 @@ async def step_runs(store_backend: Backend) -> AsyncIterator[RedisStepRuns]:
     await found.aclose()
 
 
-async def begin(backend: Backend, key: RunKey, first: StepRecord = FIRST) -> Claim:
+async def begin(
+    backend: Backend, key: RunKey, first: StepRecord = FIRST, needed_in: float | None = None
+) -> Claim:
     """A claimed run whose first step has ended."""
-    await backend.store.start(key, PLAN, TTL, restart=False)
+    await backend.store.start(key, PLAN, TTL, restart=False, needed_in=needed_in)
     await backend.queue.prepare_queue()
     for partition in range(backend.partitions):
         await backend.queue.offer(partition, "w1", [HOME])
@@ -427,3 +431,23 @@ async def test_lost_sets_of_step_runs_are_mended(
     await Upkeep(store_backend.scripts, Retries(10), Unwatched()).reindex(names)
     assert await sizes(store_backend, key) == (1, 0, 1, 0)
     assert (await taken(store_backend, key)).step == "second"
+
+
+async def test_the_worker_of_a_step_run_learns_of_callers_that_come_before_the_need(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    [key] = store_backend.neighbours(1)
+    claim = await begin(store_backend, key, needed_in=600.0)
+    assert not await ask(step_runs, claim.lease)
+    async with store_backend.queue.withdrawals() as heard:
+        own = await taken(store_backend, key)
+        assert own.needed_us == claim.needed_us
+        await store_backend.store.read(key)
+        for steps in ({"second"}, {ALL_STEPS}):
+            await store_backend.store.read(key, awaits=Awaits.STEPS, required=steps)
+        run, name = own.lease.job.run, own.lease.job.key
+        news = [await anext(heard) for _ in range(2)]
+        assert Awaited(name, run, (ALL_STEPS,)) in news, "once"
+        assert Awaited(key, claim.lease.job.run, ("second",)) in news
+    await store_backend.queue.release(own.lease)
+    assert (await taken(store_backend, key)).awaited >= {"second"}

@@ -93,6 +93,36 @@ async def test_the_worker_learns_for_which_steps_callers_wait(store_backend: Bac
     assert (await store_backend.claim()).awaited == frozenset()
 
 
+async def test_the_worker_learns_of_callers_that_come_before_the_need(
+    store_backend: Backend,
+) -> None:
+    store, queue = store_backend.store, store_backend.queue
+    await store.start(KEY, plan("d1", STEPS), TTL, restart=False, needed_in=600.0)
+    async with queue.withdrawals() as heard:
+        claim = await store_backend.claim()
+        assert (claim.awaited, claim.needed_us > claim.at_us) == (frozenset(), True)
+        await store.read(KEY, awaits=Awaits.CHANGES)
+        await store.read(KEY)
+        await store.read(KEY, awaits=Awaits.STEPS, required={"second"})
+        await store.read(KEY, awaits=Awaits.STEPS, required={"second"})
+        await store.read(KEY, awaits=Awaits.END, required={ALL_STEPS})
+        run = claim.lease.job.run
+        assert await anext(heard) == Awaited(KEY, run, ("second",))
+        assert await anext(heard) == Awaited(KEY, run, (ALL_STEPS,))
+    await queue.release(claim.lease)
+    again = await store_backend.claim()
+    assert again.awaited == {"second", ALL_STEPS}
+    # A replaced run's caller waits still. A run without a need of its own has nothing to hurry.
+    await store.start(KEY, plan("d2", STEPS | {"first": "f2"}), TTL, restart=False, needed_in=600.0)
+    assert (await store_backend.claim()).awaited == {"second"}
+    other = RunKey("games", "at once")
+    for needed_in in (None, 0.0):
+        await store.start(other, plan(), TTL, restart=True, needed_in=needed_in)
+        await store_backend.claim()
+        await store.read(other, awaits=Awaits.END, required={ALL_STEPS})
+        assert b"awaited" not in await store_backend.record(other)
+
+
 async def test_stopped_work_counts_under_the_fate_of_its_run(store_backend: Backend) -> None:
     queue, store = store_backend.queue, store_backend.store
     stopped = StepRecord("second", StepState.FAILED, b"", StepWork(2.0, 0.5, 7))

@@ -5,11 +5,19 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 
+from headstart_service.providers.batch_rules import BatchRules
+from headstart_service.store.connect import WORKER, open_client
+from headstart_service.store.message_batches import RedisMessageBatches
+from headstart_service.store.store_rules import StoreRules
+from tests.support.batches_api import BatchesApi
+from tests.support.batching_side import RULES, Side, Sides
 from tests.support.processes import ROOT, Process, Service, run_headstart, stub
+from tests.support.valkey import Valkey
 
 
 @dataclass(frozen=True)
@@ -76,3 +84,31 @@ async def games(game_server: GameServer) -> AsyncIterator[Service]:
     """The stub of the game server."""
     async with stub(game_server.address) as service:
         yield service
+
+
+@pytest.fixture
+async def batches_api() -> AsyncIterator[BatchesApi]:
+    with BatchesApi() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def kept_batches(valkey: Valkey) -> AsyncIterator[RedisMessageBatches]:
+    client = open_client(valkey.url, WORKER)
+    made = RedisMessageBatches(client, StoreRules(partitions=1, max_records=100, failure_ttl=60.0))
+    yield made
+    await made.aclose()
+    await client.aclose()
+
+
+@pytest.fixture
+async def sides(kept_batches: RedisMessageBatches, batches_api: BatchesApi) -> AsyncIterator[Sides]:
+    """Opens workers' models that share a Valkey."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(rules: BatchRules = RULES) -> Side:
+            side = Side(batches_api, kept_batches, rules)
+            await stack.enter_async_context(side.model)
+            return side
+
+        yield opened

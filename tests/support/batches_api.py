@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.support.messages_api import MessagesApi, Reply, Request
@@ -51,6 +51,12 @@ class BatchesApi(MessagesApi):
         self.batches: list[Batch] = []
         self.refusals: deque[Reply] = deque()
         """The answers to the next calls of batches: errors."""
+        self.refused_cancels: deque[Reply] = deque()
+        """The answers to the next calls that cancel a batch: errors."""
+        self.before_cancel: Result | None = None
+        """How a batch ends right before it is canceled."""
+        self.slowness = 0.0
+        """Seconds after which a call that hands a batch in is answered."""
         self.ends_canceled = Result("canceled")
         """How a batch ends that is canceled; it is canceling until `end` if its kind is empty."""
 
@@ -68,8 +74,12 @@ class BatchesApi(MessagesApi):
             return self.refusals.popleft()
         if path == _PATH:
             self.batches.append(Batch(f"msgbatch_{len(self.batches)}", request.body["requests"]))
-            return self._about(self.batches[-1])
+            return replace(self._about(self.batches[-1]), delay=self.slowness)
+        if self.refused_cancels:
+            return self.refused_cancels.popleft()
         batch = self._named(path)
+        if self.before_cancel:
+            self.end(self.before_cancel, batch)
         batch.cancels += 1
         if batch.status == "ended":
             return Reply.status(400)

@@ -11,7 +11,7 @@ from ..pipeline.identity import printable
 from ..pipeline.language_model import Answer, Usage
 from .anthropic_answers import answer_of, usage_of
 from .anthropic_batches import AnthropicBatches
-from .batched_calls import BatchRules
+from .batch_rules import BatchRules
 from .dialect import CONNECTIONS, Piece, Question
 from .governed_model import PATIENCE, TRY_TIMEOUT, GovernedModel
 from .governor import Governor

@@ -15,8 +15,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,13 +30,16 @@ from ..domain.errors import (
 )
 from ..pipeline.language_model import Answer, Usage
 from ..worker.cost_meter import spend
+from ..worker.occupancy import is_alone, is_handed_on
 from ..worker.step_caller import CALLER, StepCaller
-from ..worker.step_deadline import seconds_left, step_clock
-from ..worker.step_try import TRY
-from .dialect import BatchDialect, Question
+from ..worker.step_deadline import seconds_left, step_stopped
+from ..worker.step_try import TRY, StepTry
+from .batch_requests import BatchRequests, Poll
+from .batch_rules import BatchRules
+from .dialect import Question
 from .governor import Governor
-from .model_request import ModelRequest, SdkErrors, translated
-from .provider_observer import ANSWERED, CANCELLED, TIMEOUT, LanguageModelObserver
+from .model_request import ModelRequest
+from .provider_observer import ANSWERED, CANCELLED, LanguageModelObserver
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +52,6 @@ _FOLLOWED: Final = 900.0
 """Seconds for which a canceled batch is watched: it may end with an answer, which is paid."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRules:
-    """When calls go into batches. Durations in seconds."""
-
-    least: float = 3600.0
-    """A run that is needed sooner calls directly: most batches end within an hour."""
-    margin: float = 600.0
-    """So long before the need a call is made directly, or by the step's time if that is longer."""
-    first: float = 1.0
-    """The first pause between polls."""
-    longest: float = 300.0
-    """The longest pause between polls."""
-    grace: float = 5.0
-    """How long a batch goes on without an owner: a replaced run, or its next worker, may want it.
-    """
-
-
 @dataclass(slots=True)
 class _Call:
     """A call that waits for its batch."""
@@ -73,8 +59,18 @@ class _Call:
     caller: StepCaller
     owner: BatchOwner
     request: BatchedRequest
-    until: float
-    """When it is made directly, by the monotonic clock."""
+    ends: float
+    """When it is made directly, by the monotonic clock, if no caller waits for its step earlier."""
+    this_try: StepTry
+    news: asyncio.Event
+    """Set once its step is needed at once, or has ended."""
+    canceled: bool = False
+    """Whether the API has agreed to cancel the batch."""
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is made directly."""
+        return 0.0 if self.caller.hurry.is_set else max(0.0, self.ends - time.monotonic())
 
 
 class BatchedCalls:
@@ -82,7 +78,8 @@ class BatchedCalls:
 
     def __init__(
         self,
-        dialect: BatchDialect,
+        requests: BatchRequests,
+        translate: Callable[[Question], Mapping[str, Any]],
         kept: MessageBatches,
         governor: Governor,
         observer: LanguageModelObserver,
@@ -90,17 +87,19 @@ class BatchedCalls:
         *,
         identity: str,
         title: str,
-        timeout: float,
     ) -> None:
-        """Speak `dialect` with the API that messages call `title`; `timeout` is that of a call."""
-        self._dialect = dialect
+        """Put what `translate` makes of a question into `requests`. Messages name the API `title`.
+
+        `identity` is that of the model.
+        """
+        self._requests = requests
+        self._translate = translate
         self._kept = kept
         self._governor = governor
         self._observer = observer
         self._rules = rules
         self._identity = identity
         self._title = title
-        self._timeout = timeout
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -115,74 +114,88 @@ class BatchedCalls:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def answer(self, question: Question, errors: SdkErrors) -> Answer | None:
+    async def answer(self, question: Question) -> Answer | None:
         """Return the answer of a batch; None for a question that is to be asked directly.
 
         Raises ExecutorUnavailable when the worker drains: the next one goes on with the batch.
         """
-        caller = CALLER.get()
-        if not caller.needed_at or not caller.run_id:
+        caller, this_try = CALLER.get(), TRY.get()
+        if not caller.run_id or this_try is None:
             return None
-        parameters = self._dialect.request(question)
-        call = await self._noted(caller, parameters)
+        parameters = self._translate(question)
+        call = await self._noted(caller, this_try, parameters)
         if call is None:
             return None
-        clock = step_clock()
-        if clock is not None:
-            clock.stop()
-        try:
-            adopted = bool(call.request.batch)
-            if not adopted:
-                await self._hand_in(call, question, parameters, errors)
-            if not call.request.batch:
-                self._end(call, BatchEnd.FAILED)
-                return None
-            answer = await self._awaited(call, errors, adopted=adopted)
-        except asyncio.CancelledError:
-            self._leave(call, errors, cancels=not self._governor.draining.is_set())
-            raise
-        except ExecutorUnavailable:
-            self._leave(call, errors, cancels=False)
-            raise
-        finally:
-            if clock is not None:
-                clock.go()
+        this_try.at_end(call.news.set)
+        with step_stopped(), caller.hurry.followed(call.news.set):
+            answer = await self._answered(call, question, parameters)
         if answer is not None:
             self._deliver(call, answer)
         return answer
 
-    async def _noted(self, caller: StepCaller, parameters: Mapping[str, Any]) -> _Call | None:
+    async def _answered(
+        self, call: _Call, question: Question, parameters: Mapping[str, Any]
+    ) -> Answer | None:
+        """Return the answer of the call's batch, which is left to others if this is stopped."""
+        try:
+            adopted = bool(call.request.batch)
+            if not adopted:
+                await self._hand_in(call, question, parameters)
+            if not call.request.batch:
+                self._end(call, BatchEnd.FAILED if call.left else BatchEnd.LATE)
+                return None
+            return await self._awaited(call, adopted=adopted)
+        except asyncio.CancelledError:
+            goes_on = self._governor.draining.is_set() or is_handed_on()
+            self._leave(call, cancels=not goes_on)
+            raise
+        except ExecutorUnavailable:
+            self._leave(call, cancels=False)
+            raise
+
+    async def _noted(
+        self, caller: StepCaller, this_try: StepTry, parameters: Mapping[str, Any]
+    ) -> _Call | None:
         """Note a request, or take one over that has lost its owner; None to ask directly."""
         owner = BatchOwner(caller.run_id, caller.attempt)
         new = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
-        create = caller.needed_at - time.monotonic() >= self._rules.least
+        # A run that has its worker to itself must not keep it waiting.
+        needed_at = 0.0 if is_alone() else caller.needed_at
+        create = needed_at - time.monotonic() >= self._rules.least
         try:
             request = await self._kept.take(new, owner, create=create)
         except (StoreUnavailable, CapacityExhausted) as error:
             log.warning("%s: no batch: %s", self._title, error)
             return None
+        if request is None:
+            return None
         margin = max(self._rules.margin, seconds_left() or 0.0)
-        return _Call(caller, owner, request, caller.needed_at - margin) if request else None
+        return _Call(caller, owner, request, needed_at - margin, this_try, asyncio.Event())
 
     def _digest(self, caller: StepCaller, parameters: Mapping[str, Any]) -> str:
-        asks = [caller.namespace, caller.key, self._identity, parameters]
+        asks = [caller.namespace, caller.key, caller.step, self._identity, parameters]
+        if caller.fresh:
+            asks.append(caller.run_id)
         return hashlib.sha256(json.dumps(asks, sort_keys=True).encode()).hexdigest()
 
     async def _hand_in(
-        self, call: _Call, question: Question, parameters: Mapping[str, Any], errors: SdkErrors
+        self, call: _Call, question: Question, parameters: Mapping[str, Any]
     ) -> None:
         """Hand the call's request in; it stays without a batch if the API takes none in time."""
         pause, tokens = self._rules.first, question.estimate + question.max_tokens
-        while (left := call.until - time.monotonic()) > 0:
+        while call.left:
             try:
                 permit = await self._governor.permit(tokens)
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
                 break
-            tried, outcome = self._new_request(), CallOutcome.LOST
+            if not call.left or call.this_try.ended:
+                permit.settle(CallOutcome.UNUSED, "")
+                await self._pause(call, 0.0)  # to be stopped with the step
+                break
+            tried, outcome = self._requests.new(), CallOutcome.LOST
             try:
-                async with self._translated(tried, errors):
-                    batch = await self._dialect.hand_in(parameters, call.request.id)
+                batch = await self._handed_in(call, parameters, tried)
                 outcome = CallOutcome.ANSWERED
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
@@ -196,82 +209,80 @@ class BatchedCalls:
             finally:
                 # Batches have limits of their own: a refusal shows nothing of direct calls.
                 permit.settle(outcome, ANSWERED if outcome is CallOutcome.ANSWERED else CANCELLED)
-            await self._pause(call, min(left, max(pause, tried.retry_after)))
+            await self._pause(call, max(pause, tried.retry_after))
             pause = min(2 * pause, self._rules.longest)
 
-    def _new_request(self) -> ModelRequest:
-        return ModelRequest(self._title, time.perf_counter(), self._timeout)
-
-    @asynccontextmanager
-    async def _translated(self, tried: ModelRequest, errors: SdkErrors) -> AsyncIterator[None]:
-        """Raise StepFailed for what goes wrong, also if it takes too long."""
+    async def _handed_in(
+        self, call: _Call, parameters: Mapping[str, Any], tried: ModelRequest
+    ) -> str:
+        """Hand in. If this is cancelled meanwhile, cancel the batch once its name is known."""
+        handing = self._requests.hand_in(parameters, call.request.id, tried)
         try:
-            async with asyncio.timeout(2 * self._timeout):
-                with translated(tried, self._timeout, errors):
-                    yield
-        except TimeoutError as error:
-            tried.end = TIMEOUT
-            raise StepFailed("it did not answer") from error
+            return await asyncio.shield(handing)
+        except asyncio.CancelledError:
+            self._begin(self._unwanted(call, handing))
+            raise
 
-    async def _awaited(self, call: _Call, errors: SdkErrors, *, adopted: bool) -> Answer | None:
+    async def _unwanted(self, call: _Call, handing: asyncio.Task[str]) -> None:
+        with suppress(StepFailed):
+            request = replace(call.request, batch=await handing)
+            await self._cancel(replace(call, request=request))
+
+    async def _awaited(self, call: _Call, *, adopted: bool) -> Answer | None:
         """Return the answer of the call's batch; None once it is to be made directly."""
         since, pause = time.monotonic(), 0.0 if adopted else self._rules.first
         try:
             while True:
-                await self._pause(call, min(pause, call.until - time.monotonic()))
-                late = time.monotonic() >= call.until
-                polled = await self._poll(call.request, errors, cancels=late)
-                if isinstance(polled, Answer):
-                    return polled
-                if polled is None or late:
-                    self._give_up(call, errors, late=late)
+                await self._pause(call, pause)
+                late = not call.left
+                polled = await self._poll(call, cancels=late)
+                if polled.answer is not None:
+                    return polled.answer
+                if polled.ended or polled.lost or late:
+                    self._give_up(call, polled, late=late)
                     return None
                 share = (time.monotonic() - since) * _SHARE
-                pause = max(self._rules.first, min(self._rules.longest, max(share, polled)))
+                pause = max(
+                    self._rules.first, min(self._rules.longest, max(share, polled.retry_after))
+                )
                 pause *= random.uniform(1, 1 + _JITTER)  # noqa: S311  # no secret
                 if not await self._owns(call):
                     raise ExecutorUnavailable("another worker has the run, and waits for its batch")
         finally:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
 
-    async def _poll(
-        self, request: BatchedRequest, errors: SdkErrors, *, cancels: bool = False
-    ) -> Answer | float | None:
-        """Return the answer, or the seconds that the API asks callers to wait for the next poll.
-
-        Returns None when there will be no answer. With `cancels`, cancel the batch unless it has
-        ended.
-        """
-        tried = self._new_request()
-        try:
-            async with self._translated(tried, errors):
-                ended = await self._dialect.has_ended(request.batch)
-                if not ended and cancels:
-                    ended = await self._dialect.cancel(request.batch)
-                if not ended:
-                    return 0.0
-                return await self._dialect.answer(request.batch, request.id)
-        except StepFailed as error:
-            log.info("%s: batch %s: %s", self._title, request.batch, error)
-            return max(0.0, tried.retry_after) if tried.may_pass else None
+    async def _poll(self, call: _Call, *, cancels: bool) -> Poll:
+        request, cancels = call.request, cancels and not call.canceled
+        polled = await self._requests.poll(request.batch, request.id, cancels=cancels)
+        call.canceled = call.canceled or polled.canceled
+        return polled
 
     async def _pause(self, call: _Call, seconds: float) -> None:
-        """Wait for the next poll. Raises ExecutorUnavailable when the worker drains meanwhile."""
-        until = time.monotonic() + max(0.0, seconds)
+        """Wait for the next poll, at most until the call is to be made directly.
+
+        Raises ExecutorUnavailable when the worker drains meanwhile, and CancelledError when the
+        step ends, which may leave calls behind, as `gather` does with others when one fails.
+        """
+        until = time.monotonic() + seconds
         while True:
+            if call.this_try.ended:
+                raise asyncio.CancelledError
             if self._closing.is_set() or self._governor.hands_on(call.caller.run):
                 raise ExecutorUnavailable("the worker stops; another one waits for the batch")
-            if (left := until - time.monotonic()) <= 0:
+            if (left := min(call.left, until - time.monotonic())) <= 0:
                 return
             if self._governor.draining.is_set():
                 # A call of the run is under way, and ends before the run is handed on.
                 await asyncio.sleep(min(left, 1.0))
             else:
-                await self._stops(left)
+                await self._stops(left, call.news)
 
-    async def _stops(self, seconds: float) -> None:
-        """Return after so many seconds, or when the worker drains, or the model is closed."""
-        events = (self._governor.draining, self._closing)
+    async def _stops(self, seconds: float, *others: asyncio.Event) -> None:
+        """Return after so many seconds, when the worker drains, or when the model is closed.
+
+        Also when one of the `others` is set.
+        """
+        events = (self._governor.draining, self._closing, *others)
         waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -292,18 +303,15 @@ class BatchedCalls:
         self._observer.batched(BatchEnd.ANSWERED)
         self._charge(call.caller, answer.usage)
         spend(llm_tokens=answer.usage.computed)
-        this_try = TRY.get()
-        if this_try is None:
-            self._forget(call)
-        else:
-            this_try.at_end(lambda: self._forget(call))
+        call.this_try.at_end(lambda: self._forget(call))
 
-    def _give_up(self, call: _Call, errors: SdkErrors, *, late: bool) -> None:
+    def _give_up(self, call: _Call, polled: Poll, *, late: bool) -> None:
         """Give a batch up; what it still costs is counted."""
         self._end(call, BatchEnd.LATE if late else BatchEnd.FAILED)
         if late:
             log.info("%s: batch %s is late", self._title, call.request.batch)
-            self._begin(self._follow(call, errors))
+        if not polled.ended:
+            self._begin(self._cancel(call, pause=self._rules.first))
 
     def _end(self, call: _Call, end: BatchEnd) -> None:
         self._observer.batched(end)
@@ -320,15 +328,15 @@ class BatchedCalls:
                 await self._stops(pause)
         return False
 
-    def _leave(self, call: _Call, errors: SdkErrors, *, cancels: bool) -> None:
+    def _leave(self, call: _Call, *, cancels: bool) -> None:
         """Leave a call's batch to others; cancel it if no call takes it."""
         if not call.request.batch:
             self._forget(call)
             return
         self._observer.batched(BatchEnd.LEFT)
-        self._begin(self._left(call, errors, cancels=cancels))
+        self._begin(self._left(call, cancels=cancels))
 
-    async def _left(self, call: _Call, errors: SdkErrors, *, cancels: bool) -> None:
+    async def _left(self, call: _Call, *, cancels: bool) -> None:
         try:
             owned = await self._kept.keep(call.request, call.owner, then=FREE)
         except StoreUnavailable:
@@ -338,24 +346,24 @@ class BatchedCalls:
         await self._stops(self._rules.grace)
         if await self._forgotten(call, FREE):
             log.debug("%s: no call waits for batch %s", self._title, call.request.batch)
-            polled = await self._poll(call.request, errors, cancels=True)
-            await self._follow(call, errors, polled)
+            await self._cancel(call)
 
-    async def _follow(
-        self, call: _Call, errors: SdkErrors, polled: Answer | float | None = 0.0
-    ) -> None:
-        """Count what a canceled batch costs, if it ends with an answer all the same."""
-        until, pause = time.monotonic() + _FOLLOWED, self._rules.first
-        while isinstance(polled, float):
-            await self._stops(max(pause, polled))
+    async def _cancel(self, call: _Call, *, pause: float = 0.0) -> None:
+        """Cancel a batch, and count what it costs, if it ends with an answer all the same.
+
+        Begins after a `pause`, in seconds.
+        """
+        until, polled = time.monotonic() + _FOLLOWED, Poll()
+        while not polled.ended:
+            await self._stops(max(pause, polled.retry_after))
+            polled = await self._poll(call, cancels=True)
             stopping = self._closing.is_set() or self._governor.draining.is_set()
             if stopping or time.monotonic() > until:
-                return
-            pause = min(2 * pause, self._rules.longest)
-            polled = await self._poll(call.request, errors)
-        if polled is not None:
-            self._charge(call.caller, polled.usage)
-            spend(llm_tokens=polled.usage.computed)
+                break
+            pause = min(max(self._rules.first, 2 * pause), self._rules.longest)
+        if polled.answer is not None:
+            self._charge(call.caller, polled.answer.usage)
+            spend(llm_tokens=polled.answer.usage.computed)
 
     def _charge(self, caller: StepCaller, usage: Usage) -> None:
         """Count tokens. In budgets, one of a batch is a half: about its price."""

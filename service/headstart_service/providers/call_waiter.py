@@ -36,6 +36,13 @@ class Waiter:
     def __lt__(self, other: Waiter) -> bool:
         return self.order < other.order
 
+    def hurry(self, order_us: int, until: float) -> None:
+        """Let it be needed at once, and wait until then at most, in loop time."""
+        self.order = order_us, self.order[1]
+        self.needed_at, self.until = 0.0, until
+        if not self.limit.expired():
+            self.limit.reschedule(until)
+
     def stop(self) -> None:
         """Let its step's clock stand still."""
         if not self.stopped and self.clock is not None:

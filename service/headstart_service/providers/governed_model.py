@@ -15,7 +15,9 @@ from ..domain import CallOutcome, MessageBatches
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..pipeline.language_model import Answer, Prompt, Usage
 from ..worker.cost_meter import spend
-from .batched_calls import BatchedCalls, BatchRules
+from .batch_requests import BatchRequests
+from .batch_rules import BatchRules
+from .batched_calls import BatchedCalls
 from .dialect import Dialect, Pieces, Question, estimated
 from .governor import Governor, GovernorRules
 from .local_permits import LocalPermits
@@ -90,12 +92,15 @@ class GovernedModel:
         )
         self._batched: BatchedCalls | None = None
         if batches is not None and dialect.batches is not None:
+            title = dialect.title
             self._batched = BatchedCalls(
-                *(dialect.batches, batches, self._governor, self._observer),
-                batch_rules or BatchRules(),
+                BatchRequests(
+                    dialect.batches, lambda: dialect.errors, title=title, timeout=timeout
+                ),
+                dialect.batches.request,
+                *(batches, self._governor, self._observer, batch_rules or BatchRules()),
                 identity=identity,
-                title=dialect.title,
-                timeout=timeout,
+                title=title,
             )
 
     @property
@@ -244,7 +249,7 @@ class GovernedModel:
         """Return an answer of the batch API; None if the question is to be asked directly."""
         if self._batched is None or self._dialect.lacks or not self._dialect.is_open:
             return None
-        return await self._batched.answer(question, self._dialect.errors)
+        return await self._batched.answer(question)
 
     async def _answer(self, request: ModelRequest, question: Question) -> Answer:
         """Return an answer, which may not be whole: its tokens are counted all the same."""

@@ -14,7 +14,9 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -32,7 +34,7 @@ from ..domain import (
 )
 from ..domain.errors import ExecutorUnavailable, StepFailed
 from ..worker.cost_meter import METER, spend
-from ..worker.step_caller import CALLER
+from ..worker.step_caller import CALLER, StepCaller
 from ..worker.step_deadline import step_clock
 from .call_waiter import Waiter
 from .calls_under_way import CallsUnderWay
@@ -164,12 +166,10 @@ class Governor:
         ask = Ask(uuid.uuid4().hex, tokens, caller.namespace, self._rules.budget(caller.namespace))
         loop = asyncio.get_running_loop()
         began = loop.time()
-        needed_in = caller.needed_at - time.monotonic() if caller.needed_at else 0.0
-        patience = max(self._rules.patience, needed_in)
+        patience = max(self._rules.patience, caller.needed_at - time.monotonic())
         limit = asyncio.timeout(patience)
-        order = (caller.order_us, next(self._numbers))
         waiter = Waiter(
-            order=order,
+            order=(caller.order_us, next(self._numbers)),
             ask=ask,
             run=caller.run,
             paid=paid,
@@ -184,7 +184,8 @@ class Governor:
         try:
             async with limit:
                 self._wake(waiter)
-                return await waiter.granted
+                with caller.hurry.followed(partial(self._hurry, waiter, caller)):
+                    return await waiter.granted
         except TimeoutError as error:
             waiter.give_back()
             if not limit.expired():
@@ -263,6 +264,16 @@ class Governor:
         if self._turn is not None:
             self._note(waiter, self._turn)
 
+    def _hurry(self, waiter: Waiter, caller: StepCaller) -> None:
+        """Give a call the place of one that is needed at once."""
+        if not waiter.granted.done():
+            self._waiting.remove(waiter)
+            until = asyncio.get_running_loop().time() + self._rules.patience
+            waiter.hurry(caller.order_us, until)
+            self._waiting.add(waiter)
+            self._wake(waiter)
+            self._again.set()
+
     def _forget(self, waiter: Waiter) -> None:
         self._waiting.remove(waiter)
         self._observer.waiting(self.provider, len(self._waiting))
@@ -274,11 +285,9 @@ class Governor:
                 self._again.clear()
                 pause = await self._ask()
                 if pause > 0:
-                    try:
+                    with suppress(TimeoutError):
                         async with asyncio.timeout(pause):
                             await self._again.wait()
-                    except TimeoutError:
-                        pass
         except Exception as error:
             log.exception("%s: no permits", self.provider)
             for waiter in self._waiting:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 
-from ..worker.step_deadline import seconds_left, step_clock
+from ..worker.step_deadline import seconds_left, step_stopped
 from .model_request import retry_after
 from .retries import backoff
 
@@ -94,21 +94,16 @@ class PatientClient(httpx2.AsyncClient):
         if host.is_free:
             await host.enter()
             return
-        clock = step_clock()
-        if clock is not None:
-            clock.stop()
         try:
-            async with asyncio.timeout(self._wait):
-                await host.enter()
+            with step_stopped():
+                async with asyncio.timeout(self._wait):
+                    await host.enter()
         except TimeoutError as error:
             raise httpx2.PoolTimeout(
                 f"waited {self._wait:g} s for one of {self._per_host} requests at once to "
                 f"{request.url.host}",
                 request=request,
             ) from error
-        finally:
-            if clock is not None:
-                clock.go()
 
 
 class _Host:

@@ -100,8 +100,8 @@ _LIBRARY: Final = "\n".join(
     (
         *map(_text, ("_partition", "_partials")),
         lua_codec(),
-        *map(_text, ("_records", "_offers", "_revisions", "_settling")),
-        *map(_text, ("_order", "_charges", "_queue")),
+        *map(_text, ("_records", "_offers", "_revisions")),
+        *map(_text, ("_order", "_settling", "_charges", "_queue")),
         *map(_text, ("_accounting", "_step_runs", "_ends", "_transitions", "_clock")),
         *map(_text, ("_providers", "_message_batches")),
     )

@@ -38,6 +38,8 @@ class HeldRun:
     def hand_on(self) -> None:
         """Stop it here, for another worker to go on with it."""
         self.outcome.state = RunEnd.HANDED_ON
+        if self.occupancy is not None:
+            self.occupancy.handed_on = True
         self.task.cancel()
 
     def cancel(self, why: str = "") -> None:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Protocol
 
 from headstart.v1 import precompute_pb2 as pb
 
-from ..domain import Claim, FailureReason, ItemsChunk, StepRecord, StepState
+from ..domain import Claim, FailureReason, ItemsChunk, Progress, StepRecord, StepState
 from ..domain.errors import HeadstartError, StepFailed
 from ..pipeline.each import ItemDigests, item_seed, item_text
 from ..pipeline.step import Step
@@ -20,6 +19,7 @@ from ..values.fragments import report_fragment, result_of
 from ..values.items import of_item
 from ..values.limits import Limits
 from .arguments import GivenItem
+from .hurry import AwaitedSteps
 from .item_board import EndedItem, ItemBoard, Pause
 from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .occupancy import keeping
@@ -41,6 +41,7 @@ class ItemTries(Protocol):
     kept: dict[str, StepRecord]
     limits: Limits
     reuse: Reuse
+    awaited: AwaitedSteps
 
     def now_us(self) -> int:
         """Return the time by the store's clock."""
@@ -176,7 +177,7 @@ class StepsOfItems:
 
     async def _item(self, work: _Work, index: int) -> tuple[EndedItem, bool]:
         """Compute one item, or take it over. Returns it, and whether it was computed now."""
-        step, run = work.step, self._claim.lease.job.key
+        step, run, reuse = work.step, self._claim.lease.job.key, self._tries.reuse
         text = item_text(work.items[index])
         digest = work.digests.of(text)
         given = GivenItem(work.items[index], len(text), item_seed(digest))
@@ -186,16 +187,23 @@ class StepsOfItems:
             if meter.cpu_seconds or meter.llm_tokens:  # the step's own time has that of its items
                 self._tries.note_stopped(step, outcome, 0.0)
 
+        async def computed(outcome: StepOutcome) -> Landed:
+            with reuse.step_logs.held(key, log):
+                return await self._tried(work, digest, given, log, outcome)
+
         # Equal items of a list may get different values, unless the step is memoised.
         key = (run.namespace, digest) if step.memo else (run, digest, index)
         outcome = StepOutcome()
         try:
-            landed: Landed = await self._tries.reuse.shared_steps.share(
-                *(key, run, self._tries.digests[step.name], outcome),
-                partial(self._tried, work, digest, given),
-                fresh=self._claim.fresh,
-                stopped=stopped,
-            )
+            with (
+                reuse.step_logs.log(key, step, _unheard, fresh=self._claim.fresh) as log,
+                self._tries.awaited.hurrying(step.name, log.hurry),
+            ):
+                landed: Landed = await reuse.shared_steps.share(
+                    *(key, run, self._tries.digests[step.name], outcome, computed),
+                    fresh=self._claim.fresh,
+                    stopped=stopped,
+                )
         except Exception:
             _add(work.outcome, outcome)
             raise
@@ -214,7 +222,7 @@ class StepsOfItems:
         return EndedItem(artifact.json, attempts=0 if other else outcome.attempts), not other
 
     async def _tried(
-        self, work: _Work, digest: str, given: GivenItem, outcome: StepOutcome
+        self, work: _Work, digest: str, given: GivenItem, log: StepLog, outcome: StepOutcome
     ) -> Landed:
         """Return what is remembered of an item, else compute it and remember that."""
         step, run, memos = work.step, self._claim.lease.job.key, self._tries.reuse.memos
@@ -228,7 +236,7 @@ class StepsOfItems:
                 outcome.state, outcome.attempts = StepEnd.FAILED, 0
                 outcome.error, outcome.failure_reason = failure
                 return Landed(run, None)
-        record, _ = await self._tries.attempt(step, work.started_us, outcome, StepLog(None), given)
+        record, _ = await self._tries.attempt(step, work.started_us, outcome, log, given)
         if step.memo and record.state is StepState.COMPLETED:
             result = result_of(record.fragment)
             await memos.memo_put(run.namespace, digest, result, step.ttl)
@@ -320,6 +328,10 @@ def _running(board: ItemBoard, started_us: int) -> StepRecord:
 def _wrong(step: Step, given: str, reason: FailureReason) -> StepFailed:
     rule = f"{step.each} must be a list of 0 to {step.max_items:,} items, {given}"
     return StepFailed(rule, retry=False, failure_reason=reason)
+
+
+def _unheard(progress: Progress) -> None:
+    """Do nothing with what an item reports: its step has no place for it."""
 
 
 def _end_of(item: EndedItem, *, computed: bool) -> ItemEnd:

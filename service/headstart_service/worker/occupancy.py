@@ -26,6 +26,8 @@ class Occupancy:
         self._occupants = 1
         self._beginning = True
         self._bytes = 0
+        self.handed_on = False
+        """Whether the run stops here, for another worker to go on with it."""
         self._since = time.perf_counter()
         self._before = 0.0
         """Seconds that it had a slot, up to the last time that it left one."""
@@ -115,3 +117,14 @@ def occupied_seconds() -> float | None:
     """How long the run in whose context this is has had a slot; None outside of one."""
     occupancy = OCCUPANCY.get()
     return None if occupancy is None else occupancy.seconds
+
+
+def is_alone() -> bool:
+    """Whether the run in whose context this is has the worker to itself, or is of no worker."""
+    return OCCUPANCY.get() is None
+
+
+def is_handed_on() -> bool:
+    """Whether the run in whose context this is stops here, for another worker to go on with it."""
+    occupancy = OCCUPANCY.get()
+    return occupancy is not None and occupancy.handed_on

@@ -82,10 +82,13 @@ async def run(
             executors = await stack.enter_async_context(Executors())
         if makers is None:
             makers = makers_of(pipeline, providers)
+        settling = settling or Settling()
         steps = StepRunner(
-            claim, pipeline, providers, makers, limits or Limits(), reuse, executors, sink, jitter
+            *(claim, pipeline, providers, makers, limits or Limits(), reuse, executors, sink),
+            settling.awaited,
+            jitter,
         )
-        work = _Run(claim, pipeline, sink, watching, steps, settling or Settling(), elsewhere)
+        work = _Run(claim, pipeline, sink, watching, steps, settling, elsewhere)
         stack.enter_context(reuse.shared_steps.expecting(claim.lease.job.key, work.expected))
         return await work.to_end(reports or ReportedSteps())
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from ..domain import ALL_STEPS, Claim
+from ..domain import Claim
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
+from .hurry import AwaitedSteps, Hurry
 
 _EARLY: Final = 1000
 """Runs that this worker has just claimed, or is about to, for which callers wait already."""
@@ -27,8 +28,8 @@ class Settling:
     def __init__(self) -> None:
         self.seconds = 0.0
         """How long the run has waited for nothing else, at most."""
-        self._awaited: set[str] = set()
-        self._news = asyncio.Event()
+        self.awaited = AwaitedSteps()
+        """These need not settle."""
         self._claim: Claim | None = None
 
     def begin(
@@ -40,19 +41,13 @@ class Settling:
     ) -> None:
         """Hold back steps of this run. `now_us` is the store's clock."""
         self._claim = claim
-        self._pipeline = pipeline
         self._now_us = now_us
         self._is_under_way = is_under_way
-        self.ask(claim.awaited)
-
-    def ask(self, steps: Iterable[str]) -> None:
-        """Let these steps, and those that they need, begin at once: a caller waits for them."""
-        self._awaited.update(steps)
-        self._news.set()
+        self.awaited.begin(pipeline, claim.awaited)
 
     def left(self, step: Step) -> float:
         """Return the seconds that the step has still to wait; 0 when it may begin."""
-        if not step.settle or self._claim is None or self._is_awaited(step.name):
+        if not step.settle or self._claim is None or self.awaited.has(step.name):
             return 0.0
         since_us = self._claim.since.get(step.name, self._claim.at_us)
         left = step.settle - (self._now_us() - since_us) / 1e6
@@ -63,17 +58,13 @@ class Settling:
     async def over(self, step: Step) -> None:
         """Return when the step may begin."""
         began = time.monotonic()
-        while (left := self.left(step)) > 0:
-            self._news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._news.wait()
+        hurry, news = Hurry(), asyncio.Event()
+        with self.awaited.hurrying(step.name, hurry), hurry.followed(news.set):
+            while (left := self.left(step)) > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await news.wait()
         self.seconds = max(self.seconds, time.monotonic() - began)
-
-    def _is_awaited(self, name: str) -> bool:
-        if ALL_STEPS in self._awaited:
-            return True
-        return not self._awaited.isdisjoint({name} | self._pipeline.dependants([name]))
 
 
 class EarlyWaits:

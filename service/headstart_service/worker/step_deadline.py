@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -57,6 +58,20 @@ def end_in(seconds: float, limit: asyncio.Timeout | None = None) -> None:
 def step_clock() -> StepClock | None:
     """Return the clock of the step's try; None outside of a step."""
     return _CLOCK.get()
+
+
+@contextmanager
+def step_stopped() -> Iterator[None]:
+    """Let the clock of the step's try stand still, if this is in one."""
+    clock = _CLOCK.get()
+    if clock is None:
+        yield
+        return
+    clock.stop()
+    try:
+        yield
+    finally:
+        clock.go()
 
 
 def seconds_left() -> float | None:

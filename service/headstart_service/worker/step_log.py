@@ -18,6 +18,7 @@ from ..pipeline.streams import Streaming, streaming_of
 from ..values.annotations import spelled
 from ..values.kinds import Kind, kind_of
 from ..values.limits import Limits
+from .hurry import Hurry
 
 _TRIALS: Final = count(1)
 """Numbers each try of a step in this process: a later one makes earlier ones void."""
@@ -39,6 +40,8 @@ class StepLog:
         """0 before the first try."""
         self.users = 0
         """How many runs, and work under way, hold it."""
+        self.hurry = Hurry()
+        """Set once a caller waits for the step."""
         self._followers: set[Callable[[], None]] = set()
         self._reporting: set[Callable[[Progress], None]] = set()
 

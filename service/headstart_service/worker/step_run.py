@@ -25,6 +25,7 @@ from .arguments import Arguments, GivenItem
 from .cost_meter import METER
 from .executors.executors import Executors
 from .executors.remote_call import StepRaised
+from .hurry import AwaitedSteps, Hurry
 from .items import KeepItems, StepsOfItems
 from .memoised_failures import MemoisedFailure, failure_get, failure_put
 from .ports import ProgressSink
@@ -59,13 +60,15 @@ class StepRunner:
         reuse: Reuse,
         executors: Executors,
         sink: ProgressSink,
+        awaited: AwaitedSteps,
         jitter: Jitter,
     ) -> None:
         """Run steps of `claim`. `makers` are the digests of each step's providers.
 
-        What steps give before they end is written to `sink`. `jitter` returns the pause before a
-        new try, at most so many seconds.
+        What steps give before they end is written to `sink`. Those that are `awaited` are hurried.
+        `jitter` returns the pause before a new try, at most so many seconds.
         """
+        self.awaited = awaited
         self._jitter = jitter
         self._claim = claim
         self._lease = claim.lease
@@ -189,10 +192,12 @@ class StepRunner:
             self.note_stopped(step, outcome, time.monotonic() - began)
 
         with reuse.step_logs.log(key, step, progressed, fresh=fresh) as given:
-            async with reuse.partial_writers.writing(given, self._sink, self._lease, step.name):
-                landed: Landed = await reuse.shared_steps.share(
-                    key, run, digest, outcome, work, fresh=fresh, stopped=stopped
-                )
+            writing = reuse.partial_writers.writing(given, self._sink, self._lease, step.name)
+            with self.awaited.hurrying(step.name, given.hurry):
+                async with writing:
+                    landed: Landed = await reuse.shared_steps.share(
+                        key, run, digest, outcome, work, fresh=fresh, stopped=stopped
+                    )
         if landed.record is not None and landed.run == run:
             return landed.record, landed.value
         outcome.memoised = True
@@ -285,7 +290,7 @@ class StepRunner:
         """
         # The flight's task has its own context: no reset is needed.
         METER.set(outcome.meter)
-        CALLER.set(self._caller())
+        CALLER.set(self._caller(step, given.hurry))
         loop = asyncio.get_running_loop()
         began, tried_since = time.monotonic(), loop.time()
         error, reason = "", FailureReason.INTERNAL
@@ -337,18 +342,22 @@ class StepRunner:
         outcome.state, outcome.error, outcome.failure_reason = StepEnd.FAILED, error, reason
         return failed_record(step.name, time.monotonic() - began, outcome, started_us), None
 
-    def _caller(self) -> StepCaller:
+    def _caller(self, step: Step, hurry: Hurry) -> StepCaller:
         claim, job = self._claim, self._lease.job
         needed_us = claim.needed_us
         needed_at = self._began + (needed_us - claim.at_us) / 1e6 if needed_us else 0.0
         return StepCaller(
             namespace=job.key.namespace,
             run=f"{job.partition} {job.entry}",
-            order_us=needed_us or claim.at_us,
-            needed_at=needed_at,
+            taken_us=claim.at_us,
+            declared_at=needed_at,
             key=job.key.key,
             run_id=job.run,
             attempt=self._lease.attempt,
+            step=step.name,
+            fresh=claim.fresh,
+            declared_us=needed_us,
+            hurry=hurry,
         )
 
     def _reason(

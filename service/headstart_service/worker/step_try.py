@@ -10,17 +10,23 @@ from typing import Final
 class StepTry:
     """One try. What it keeps stays kept if the try is cut off, as by a kill."""
 
-    __slots__ = ("_at_end",)
+    __slots__ = ("_at_end", "ended")
 
     def __init__(self) -> None:
+        self.ended = False
+        """Whether it has ended by itself. The step may have left calls behind."""
         self._at_end: list[Callable[[], None]] = []
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call this once the try has ended by itself, with a result or a failure."""
-        self._at_end.append(call)
+        if self.ended:
+            call()
+        else:
+            self._at_end.append(call)
 
     def end(self) -> None:
         """Call what was asked for."""
+        self.ended = True
         calls, self._at_end = self._at_end, []
         for call in calls:
             call()

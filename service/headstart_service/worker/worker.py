@@ -253,7 +253,7 @@ class Worker:
             return
         # A task of its own: a lost lease cancels the run, and this one still cleans up.
         outcome, reports, settling = RunOutcome(), ReportedSteps(), Settling()
-        settling.ask(self._early_waits.take(lease.job.run))
+        settling.awaited.ask(self._early_waits.take(lease.job.run))
         task = asyncio.create_task(
             self._execute(claim, outcome, reports, settling), name=name, context=within(occupancy)
         )
@@ -374,10 +374,10 @@ class Worker:
                 await asyncio.sleep(POLL)
 
     def _ask(self, awaited: Awaited) -> None:
-        """Let steps begin for which callers wait."""
+        """Hurry the steps for which callers wait."""
         held = self._runs.of(awaited.key, awaited.run)
         for each in held:
-            each.settling.ask(awaited.steps)
+            each.settling.awaited.ask(awaited.steps)
         if not held:
             self._early_waits.keep(awaited.run, awaited.steps)
 

@@ -30,6 +30,7 @@ from headstart_service.providers.governor import Governor, GovernorRules, NotCal
 from headstart_service.providers.local_permits import LocalPermits, SharedPermits
 from headstart_service.worker import step_deadline
 from headstart_service.worker.cost_meter import METER, CostMeter
+from headstart_service.worker.hurry import Hurry
 from headstart_service.worker.step_caller import CALLER, StepCaller
 from headstart_service.worker.step_deadline import end_in, seconds_left
 from tests.support.virtual_time import loop_time, run_virtually
@@ -96,7 +97,7 @@ def test_calls_go_in_the_order_of_need() -> None:
         governor, order = governed(Permits(*[one] * 5)), []
 
         async def call(need: int) -> None:
-            CALLER.set(StepCaller("games", order_us=need))
+            CALLER.set(StepCaller("games", taken_us=need))
             permit = await governor.permit()
             order.append(need)
             await permit.settle(ANSWERED, "answered")
@@ -108,6 +109,35 @@ def test_calls_go_in_the_order_of_need() -> None:
         return order
 
     assert run_virtually(main()) == [1, 3, 5, 9]
+
+
+def test_a_call_for_which_a_caller_waits_goes_first_and_has_no_longer_patience() -> None:
+    async def main() -> tuple[list[str], float]:
+        turns = [waits(WaitsFor.CALLS, 1.0, AskAnswer.GRANTED)] * 2
+        permits = Permits(waits(WaitsFor.CALLS, 1.0), *turns, *[waits(WaitsFor.CALLS, 1.0)] * 100)
+        governor, order, hurry = governed(permits, patience=10.0), [], Hurry()
+        later = StepCaller("games", "a", taken_us=1, declared_at=99.0, declared_us=99, hurry=hurry)
+
+        async def call(caller: StepCaller) -> None:
+            CALLER.set(caller)
+            permit = await governor.permit()
+            order.append(caller.run)
+            await permit.settle(ANSWERED, "answered")
+
+        calls = [asyncio.create_task(call(later))]
+        calls += [
+            asyncio.create_task(call(StepCaller("games", run, taken_us=number)))
+            for number, run in enumerate("bcd", start=2)
+        ]
+        await permits.came.wait()
+        hurry.set()
+        await asyncio.wait(calls)
+        await governor.aclose()
+        return order, loop_time()
+
+    order, at = run_virtually(main())
+    assert order == ["a", "b"]
+    assert at == pytest.approx(10.0)
 
 
 def test_a_step_has_all_of_its_time_once_it_is_its_turn() -> None:
@@ -148,7 +178,7 @@ def test_a_run_that_is_needed_later_waits_for_its_provider_until_then() -> None:
         governor = governed(Permits(*[waits(WaitsFor.BREAKER, 2.0)] * pauses))
 
         async def step() -> float | None:
-            CALLER.set(StepCaller("games", order_us=1, needed_at=60.0))
+            CALLER.set(StepCaller("games", taken_us=1, declared_at=60.0))
             await governor.permit()
             return seconds_left()
 
@@ -224,7 +254,7 @@ def test_a_draining_worker_hands_on_runs_that_have_not_paid() -> None:
         governor, ended = governed(permits), []
 
         async def call(run: str, calls: int = 1) -> None:
-            CALLER.set(StepCaller("games", run, order_us=len(run)))
+            CALLER.set(StepCaller("games", run, taken_us=len(run)))
             try:
                 for _ in range(calls):
                     permit = await governor.permit()
@@ -317,7 +347,7 @@ async def order_of_turns(governor: Governor, calls: Sequence[tuple[str, int]]) -
 
     async def call(namespace: str, need: int) -> None:
         nonlocal order
-        CALLER.set(StepCaller(namespace, order_us=need))
+        CALLER.set(StepCaller(namespace, taken_us=need))
         permit = await governor.permit()
         order += namespace[0]
         await permit.settle(ANSWERED, "answered")
@@ -355,7 +385,7 @@ def test_a_namespace_over_its_budget_fails_at_once_behind_many_other_calls() -> 
         governor = governed(permits, budget=lambda name: 9 if name == "poor" else 0)
 
         async def call(namespace: str, need: int) -> None:
-            CALLER.set(StepCaller(namespace, order_us=need))
+            CALLER.set(StepCaller(namespace, taken_us=need))
             await governor.permit()
 
         others = [asyncio.create_task(call("rich", number)) for number in range(100)]
@@ -396,7 +426,7 @@ def test_a_budget_that_changes_counts_for_calls_that_wait_already() -> None:
 def test_a_run_that_is_needed_later_waits_for_its_turn_until_then() -> None:
     async def main() -> float:
         governor = governed(Permits(*[waits(WaitsFor.CALLS, 1.0)] * 50), patience=10.0)
-        CALLER.set(StepCaller("games", order_us=1, needed_at=100.0))
+        CALLER.set(StepCaller("games", taken_us=1, declared_at=100.0))
         await within(5, governor.permit)
         return loop_time()
 

@@ -37,6 +37,11 @@ local function place(now, need)
   return when - when % 2 + declared
 end
 
+-- The time by which a run of this score is needed, if a caller declared one and none waits; else nil.
+local function need_of(score)
+  return score and score > 0 and score < math.huge and score % 2 == 1 and score % AFTER_ALL or nil
+end
+
 local function band_of(score)
   return score < 0 and 0 or score < AFTER_ALL and 1 or 2
 end

@@ -138,7 +138,7 @@ local function deliver_step(record, member, r, value, work, took)
   remove_step_run(member)
 end
 
--- Lets the step runs of a run go first: a caller waits for the run.
+-- Lets the step runs of a run go first: a caller waits for the run. Workers that compute some already hurry these.
 local function hurry_step_runs(member, r)
   for step in pairs(pools_of_steps(r.steps)) do
     local name = step_run_of(member, step)
@@ -148,6 +148,8 @@ local function hurry_step_runs(member, r)
       if score >= 0 and score < math.huge then
         move_to(set, name, own, place(clock(), -1) - AFTER_ALL)
       end
+    elseif whole and own and is_early(own) and redis.call('HSETNX', record_prefix .. name, 'awaited', ALL_STEPS) == 1 then
+      announce('awaited', own.run, ALL_STEPS, name)
     end
   end
 end

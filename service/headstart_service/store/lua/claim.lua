@@ -195,9 +195,9 @@ if not repeated then
 end
 
 local reply = {r.attempt, member, r.run, r.revision, r.pipeline, redis.call('HGET', source, 'inputs'), now}
-if score and score > 0 and score < math.huge and score % 2 == 1 then
+if need_of(score) then
   reply[#reply + 1] = 'need'
-  reply[#reply + 1] = integer(score % AFTER_ALL)
+  reply[#reply + 1] = integer(need_of(score))
 end
 local BESIDE_STEPS = {trace = true, fresh = true, since = true, awaited = true}
 local fields = redis.call('HGETALL', source)

@@ -277,7 +277,7 @@ local wanted, names = pairs_of(steps)
 local kept, made = kept_of(restart == '0' and old, record, wanted, names, found)
 
 local since = since_of(record, old, wanted, settling, now)
-local awaited = since and restart == '0' and still_awaited(record, old, wanted, names)
+local awaited = restart == '0' and still_awaited(record, old, wanted, names)
 if old and old.status == 'in_progress' then
   drop_job(old.entry)
 end

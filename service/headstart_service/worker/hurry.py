@@ -1,0 +1,76 @@
+"""Which steps of a run callers wait for, and who must know: these are needed at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from ..domain import ALL_STEPS
+from ..pipeline.pipeline import Pipeline
+
+
+class Hurry:
+    """Says once that a step is needed at once, to all that works for it."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._followers: set[Callable[[], None]] = set()
+
+    def set(self) -> None:
+        """Say it. Does nothing the second time."""
+        if not self.is_set:
+            self.is_set = True
+            for follower in list(self._followers):
+                follower()
+
+    @contextmanager
+    def followed(self, follower: Callable[[], None]) -> Iterator[None]:
+        """Call `follower` when it is said, or now if it was, while the context is open."""
+        self._followers.add(follower)
+        if self.is_set:
+            follower()
+        try:
+            yield
+        finally:
+            self._followers.discard(follower)
+
+
+class AwaitedSteps:
+    """The steps of one run for which callers wait."""
+
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+        self._pipeline: Pipeline | None = None
+        self._hurries: list[tuple[str, Hurry]] = []
+
+    def begin(self, pipeline: Pipeline, steps: Iterable[str]) -> None:
+        """Note the run's pipeline. Callers wait for these steps already."""
+        self._pipeline = pipeline
+        self.ask(steps)
+
+    def ask(self, steps: Iterable[str]) -> None:
+        """Hurry these steps, and those that they need: a caller waits for them."""
+        self._asked.update(steps)
+        for name, hurry in list(self._hurries):
+            if self.has(name):
+                hurry.set()
+
+    def has(self, name: str) -> bool:
+        """Whether a caller waits for the step, or for one that needs it."""
+        if ALL_STEPS in self._asked:
+            return True
+        if not self._asked or self._pipeline is None:
+            return False
+        return not self._asked.isdisjoint({name} | self._pipeline.dependants([name]))
+
+    @contextmanager
+    def hurrying(self, name: str, hurry: Hurry) -> Iterator[None]:
+        """Set `hurry` once a caller waits for the step, while the context is open."""
+        entry = name, hurry
+        self._hurries.append(entry)
+        if self.has(name):
+            hurry.set()
+        try:
+            yield
+        finally:
+            self._hurries.remove(entry)
