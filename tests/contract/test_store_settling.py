@@ -112,6 +112,17 @@ async def test_the_worker_learns_of_callers_that_come_before_the_need(
     await queue.release(claim.lease)
     again = await store_backend.claim()
     assert again.awaited == {"second", ALL_STEPS}
+    # A start that joins it moves it forward, never back.
+    other = RunKey("games", "joined")
+    needs = (600.0, 600.0, 900.0, 300.0, None)
+    async with queue.withdrawals() as heard:
+        for number, needed_in in enumerate(needs):
+            await store.start(other, plan(), TTL, restart=False, needed_in=needed_in)
+            awaited = (await store_backend.record(other)).get(b"awaited")
+            assert awaited == (b"*" if number >= 3 else None)
+            if not number:
+                run = (await store_backend.claim()).lease.job.run
+        assert await anext(heard) == Awaited(other, run, (ALL_STEPS,))
     # A replaced run's caller waits still. A run without a need of its own has nothing to hurry.
     await store.start(KEY, plan("d2", STEPS | {"first": "f2"}), TTL, restart=False, needed_in=600.0)
     assert (await store_backend.claim()).awaited == {"second"}

@@ -176,6 +176,24 @@ async def test_a_caller_that_comes_early_has_its_result_at_once(
         assert (len(batches_api.batches), len(batches_api.requests)) == (1, 2)
 
 
+async def test_a_start_that_joins_the_run_and_needs_it_sooner_hurries_it(
+    valkey: Valkey, batches_api: BatchesApi
+) -> None:
+    own = environment(batches_api)
+    async with (
+        processes.api(valkey.url, **own) as (_, address),
+        PrecomputeClient(address) as client,
+        processes.worker(valkey.url, **own),
+    ):
+        await client.start("k", "unhurried", {}, expected_need_in=LATER)
+        await wait_until(polled(batches_api, 0))
+        await client.start("k", "unhurried", {}, expected_need_in=LATER)
+        assert not batches_api.requests
+        await client.start("k", "unhurried", {}, expected_need_in=20)
+        await wait_until(lambda: len(batches_api.requests) == 2)
+        await canceled(batches_api)
+
+
 async def test_an_hour_is_later(valkey: Valkey, batches_api: BatchesApi) -> None:
     own = environment(batches_api)
     async with (

@@ -260,8 +260,8 @@ class BatchedCalls:
     async def _pause(self, call: _Call, seconds: float) -> None:
         """Wait for the next poll, at most until the call is to be made directly.
 
-        Raises ExecutorUnavailable when the worker drains meanwhile, and CancelledError when the
-        step ends, which may leave calls behind, as `gather` does with others when one fails.
+        Raises ExecutorUnavailable when the worker drains meanwhile. Raises CancelledError when the
+        step ends: `gather`, for example, leaves other calls behind when one fails.
         """
         until = time.monotonic() + seconds
         while True:

@@ -39,7 +39,7 @@ class AwaitedSteps:
     """The steps of one run for which callers wait."""
 
     def __init__(self) -> None:
-        self._asked: set[str] = set()
+        self._wanted: set[str] = set()
         self._pipeline: Pipeline | None = None
         self._hurries: list[tuple[str, Hurry]] = []
 
@@ -50,18 +50,18 @@ class AwaitedSteps:
 
     def ask(self, steps: Iterable[str]) -> None:
         """Hurry these steps, and those that they need: a caller waits for them."""
-        self._asked.update(steps)
+        self._wanted.update(steps)
         for name, hurry in list(self._hurries):
             if self.has(name):
                 hurry.set()
 
     def has(self, name: str) -> bool:
         """Whether a caller waits for the step, or for one that needs it."""
-        if ALL_STEPS in self._asked:
+        if ALL_STEPS in self._wanted:
             return True
-        if not self._asked or self._pipeline is None:
+        if not self._wanted or self._pipeline is None:
             return False
-        return not self._asked.isdisjoint({name} | self._pipeline.dependants([name]))
+        return not self._wanted.isdisjoint({name} | self._pipeline.dependants([name]))
 
     @contextmanager
     def hurrying(self, name: str, hurry: Hurry) -> Iterator[None]:

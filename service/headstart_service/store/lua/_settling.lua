@@ -1,7 +1,7 @@
 -- Steps that settle: a worker begins them once their inputs have been the same for a while, or a caller waits for them.
 -- A record of a live run with such steps has the field `since`, "name=microseconds,…": when each step's digest first
--- appeared under the key. Its field `awaited` are the steps for which callers wait, "name,name", or '*' for all; so is that
--- of a run in progress for which a caller waits before the time by which it is needed.
+-- appeared under the key. Its field `awaited` are the steps for which callers wait, "name,name", or '*' for all; so are those
+-- of a run in progress for which a caller waits, or which a start joins, before the time by which it is needed.
 local ALL_STEPS = '*'
 
 -- Returns `since` of a new run, which replaces `old` if that is there; nil where no step settles. `wanted` has the digests.
@@ -35,16 +35,16 @@ local function still_awaited(record, old, wanted, names)
   return #left > 0 and table.concat(left, ',') or nil
 end
 
--- Whether a run is in progress, and needed later than now.
-local function is_early(r)
+-- The time by which a run in progress is needed, if that is later than now; else nil.
+local function later_need(r)
   local score = r.status == 'in_progress' and string.match(redis.call('HGET', tickets, r.entry) or '', '^[^,]+')
   local need = score and need_of(tonumber(score))
-  return need ~= nil and need ~= false and need > clock()
+  return need and need > clock() and need or nil
 end
 
 -- Notes that a caller waits for these steps, and announces those that are new to the run's worker.
 local function ask(record, member, r, steps)
-  if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 and not is_early(r) then
+  if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 and not later_need(r) then
     return
   end
   local known = redis.call('HGET', record, 'awaited') or ''

@@ -148,9 +148,18 @@ local function hurry_step_runs(member, r)
       if score >= 0 and score < math.huge then
         move_to(set, name, own, place(clock(), -1) - AFTER_ALL)
       end
-    elseif whole and own and is_early(own) and redis.call('HSETNX', record_prefix .. name, 'awaited', ALL_STEPS) == 1 then
+    elseif whole and own and later_need(own) and redis.call('HSETNX', record_prefix .. name, 'awaited', ALL_STEPS) == 1 then
       announce('awaited', own.run, ALL_STEPS, name)
     end
+  end
+end
+
+-- Hurries a run in progress that was to be needed later than a run with this score is.
+local function hurry_to(score, record, member, r)
+  local need = later_need(r)
+  if need and score - score % 2 < need then
+    ask(record, member, r, ALL_STEPS)
+    hurry_step_runs(member, r)
   end
 end
 

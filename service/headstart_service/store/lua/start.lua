@@ -163,11 +163,12 @@ if old and old.digest == digest and restart == '0' then
     old.ttl = math.max(old.ttl, ttl)
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
+    local wanted = place(now, tonumber(need_us))
+    hurry_to(wanted, record, member, old)
     local set, score = standing(member, old)
     if score >= 0 and score < math.huge then
       -- The earliest declared time counts, except one that has become too late. A run can be too late only if
       -- all its starts declared a time.
-      local wanted = place(now, tonumber(need_us))
       local late = score >= AFTER_ALL or is_late(old, score, expected_of(expected, old.pipeline), now)
       local sooner = late and wanted or math.min(score, wanted)
       score = sooner - sooner % 2 + math.min(score % 2, wanted % 2)
