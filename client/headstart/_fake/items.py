@@ -10,6 +10,7 @@ from typing import Any
 from headstart._messages.failure_reasons import FAILURE_REASONS, FailureReason
 from headstart._messages.items import items_of
 from headstart._messages.json_text import write_json
+from headstart._messages.results import StepState
 from headstart.v1 import precompute_pb2 as pb
 
 _PARALLEL = 8
@@ -27,10 +28,18 @@ class ScriptedItems:
     after: Sequence[float]
     """Seconds from when the run is taken until each item ends."""
 
-    def fill(self, message: pb.GetResultsResponse, step: str, had: float, *, whole: bool) -> None:
-        """Write how far the step is after so many seconds; without its items if it is `whole`."""
+    def fill(self, message: pb.GetResultsResponse, step: str, had: float, state: StepState) -> None:
+        """Write the items of a step after so many seconds, and how far it is while it goes on.
+
+        A step that is COMPLETED has them in its value.
+        """
+        whole = state is StepState.COMPLETED
         pairs = zip(self.results, self.after, strict=True)
         ended = [item for item, after in pairs if whole or after <= had]
+        if not whole:
+            message.items.extend(ended)
+        if state is StepState.PENDING:
+            return  # its run was cancelled
         failed = sum(item.failure_reason != pb.FAILURE_REASON_UNSPECIFIED for item in ended)
         items = message.steps[step].items
         items.total, items.completed, items.failed = (
@@ -39,8 +48,6 @@ class ScriptedItems:
             failed,
         )
         items.running = min(_PARALLEL, len(self.results) - len(ended))
-        if not whole:
-            message.items.extend(ended)
 
     def next_end(self, had: float) -> float:
         """Return the seconds from when the run is taken until the next item ends."""

@@ -143,6 +143,13 @@ class FakeRun:
 
     def states(self, now: float) -> dict[str, StepState]:
         """Return each step's state."""
+        states = self._reached(now)
+        if now >= self.cancelled_at:
+            states |= {n: StepState.PENDING for n, s in states.items() if s is StepState.RUNNING}
+        return states
+
+    def _reached(self, now: float) -> dict[str, StepState]:
+        """Return each step's state, or that right before the run was cancelled."""
         now = min(now, self.cancelled_at)
         states: dict[str, StepState] = {}
         for name, step in self.steps.items():
@@ -154,7 +161,7 @@ class FakeRun:
                 states[name] = StepState.RUNNING
         running = [name for name, state in states.items() if state is StepState.RUNNING]
         for name in running:
-            if now >= self.cancelled_at or not self._has_needs(name, states):
+            if not self._has_needs(name, states):
                 states[name] = StepState.PENDING
         return states
 
@@ -249,12 +256,12 @@ class FakeRun:
         """Return what steps have given beyond the cursors; without `steps`, of all."""
         generation = round(self.created.timestamp() * 1e6)
         found = []
-        for name, state in self.states(now).items():
+        for name, state in self._reached(now).items():
             step = self.steps[name]
             wanted = not steps or name in steps
             if step.stream is None or state is StepState.PENDING or name in self.reports:
                 continue
-            data = step.stream.given(step.after, now - self.taken_at())
+            data = step.stream.given(step.after, self._had(now))
             made = partial_of(name, data, generation, cursors.get(name), lines=step.stream.lines)
             if wanted and made is not None:
                 found.append(made)
@@ -286,9 +293,9 @@ class FakeRun:
             self._fill_estimate(report.estimate, step.estimate, now)
         if state not in {StepState.PENDING, StepState.SKIPPED} and not by_caller:
             report.started_us = round(self._time(self.taken_at()).timestamp() * 1e6)
-        if step.items is not None and state in {StepState.RUNNING, StepState.COMPLETED}:
-            whole = state is StepState.COMPLETED
-            step.items.fill(message, name, now - self.taken_at(), whole=whole)
+        reached = self._reached(now)[name] if step.items is not None else state
+        if step.items is not None and reached in {StepState.RUNNING, StepState.COMPLETED}:
+            step.items.fill(message, name, self._had(now), state)
         if state is StepState.COMPLETED and step.artifact is not None:
             message.custom.artifacts[name].CopyFrom(step.artifact)
 
@@ -305,6 +312,10 @@ class FakeRun:
         for name, state in self.states(now).items():
             message.steps[name] = _STATES[state]
         return message
+
+    def _had(self, now: float) -> float:
+        """Return for how many seconds its worker has had it."""
+        return min(now, self.cancelled_at) - self.taken_at()
 
     def _time(self, at: float) -> datetime:
         return self.created + timedelta(seconds=at - self.at)

@@ -42,10 +42,11 @@ def _fake() -> Iterator[FakeServer]:
 
 
 @contextmanager
-def _real(directory: Path, *flags: str, **environment: str) -> Iterator[str]:
+def real_server(directory: Path, *flags: str, **environment: str) -> Iterator[str]:
     ports = {"HEADSTART_GRPC_PORT": "0", "HEADSTART_HTTP_PORT": "0", "HEADSTART_LEASE": "1"}
-    where = {"HEADSTART_DATA_DIR": str(directory), "HEADSTART_PIPELINES": REFERENCES}
-    process = run_headstart("serve", *flags, **ports, **where, **environment)
+    where = {"HEADSTART_DATA_DIR": str(directory)}
+    pipelines = {"HEADSTART_PIPELINES": REFERENCES}
+    process = run_headstart("serve", *flags, **ports, **where, **pipelines | environment)
     try:
         yield grpc_address(process)
     finally:
@@ -66,7 +67,7 @@ def idle_fake() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def idle_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with _real(tmp_path_factory.mktemp("idle"), "--no-worker") as address:
+    with real_server(tmp_path_factory.mktemp("idle"), "--no-worker") as address:
         yield address
 
 
@@ -90,7 +91,7 @@ def busy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield server.address
         else:
             directory = tmp_path_factory.mktemp("busy")
-            yield stack.enter_context(_real(directory, HEADSTART_BRIDGING="false"))
+            yield stack.enter_context(real_server(directory, HEADSTART_BRIDGING="false"))
 
 
 @dataclass
@@ -138,7 +139,7 @@ class Side:
         await wait_until(reached)
 
 
-async def _side(address: str) -> AsyncIterator[Side]:
+async def side_of(address: str) -> AsyncIterator[Side]:
     namespace = f"test-{next(NUMBERS)}"
     async with PrecomputeClient(address, namespace=namespace) as client, stub(address) as service:
         yield Side(address, namespace, client, service)
@@ -147,14 +148,14 @@ async def _side(address: str) -> AsyncIterator[Side]:
 @pytest.fixture
 async def waiting(idle: str) -> AsyncIterator[Side]:
     """A service where runs wait for a worker that never comes."""
-    async for side in _side(idle):
+    async for side in side_of(idle):
         yield side
 
 
 @pytest.fixture
 async def working(busy: str) -> AsyncIterator[Side]:
     """A service that computes."""
-    async for side in _side(busy):
+    async for side in side_of(busy):
         yield side
 
 
