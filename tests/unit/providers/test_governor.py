@@ -111,7 +111,7 @@ def test_calls_go_in_the_order_of_need() -> None:
     assert run_virtually(main()) == [1, 3, 5, 9]
 
 
-def test_a_call_for_which_a_caller_waits_goes_first_and_has_no_longer_patience() -> None:
+def test_a_call_for_which_a_caller_waits_goes_first() -> None:
     async def main() -> tuple[list[str], float]:
         turns = [waits(WaitsFor.CALLS, 1.0, AskAnswer.GRANTED)] * 2
         permits = Permits(waits(WaitsFor.CALLS, 1.0), *turns, *[waits(WaitsFor.CALLS, 1.0)] * 100)
@@ -138,6 +138,21 @@ def test_a_call_for_which_a_caller_waits_goes_first_and_has_no_longer_patience()
     order, at = run_virtually(main())
     assert order == ["a", "b"]
     assert at == pytest.approx(10.0)
+
+
+def test_a_call_for_which_a_caller_waits_waits_no_longer_than_others() -> None:
+    async def main() -> float:
+        governor = governed(Permits(*[waits(WaitsFor.CALLS, 1.0)] * 100), patience=10.0)
+        hurry = Hurry()
+        CALLER.set(StepCaller("games", "a", 1, declared_at=90.0, declared_us=90, hurry=hurry))
+        calling = asyncio.create_task(governor.permit())
+        await asyncio.sleep(20)
+        hurry.set()
+        await asyncio.wait({calling})
+        assert isinstance(calling.exception(), WaitEnded)
+        return loop_time()
+
+    assert run_virtually(main()) == pytest.approx(30.0)
 
 
 def test_a_step_has_all_of_its_time_once_it_is_its_turn() -> None:
