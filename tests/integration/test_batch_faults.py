@@ -148,14 +148,33 @@ async def test_a_call_for_whose_step_a_caller_waits_is_made_directly(
     await canceled(batches_api)
     assert await side.asks(hurry=hurry)
     assert (len(batches_api.requests), len(batches_api.batches)) == (2, 1)
-    # The API takes no batch meanwhile.
+    # What the API has by then is taken, and an API that gives no answer holds nothing up.
     hurry = Hurry()
+    asking = side.asks(hurry=hurry)
+    await wait_until(lambda: len(batches_api.batches) == 2)
+    batches_api.end(Result(text="There."))
+    hurry.set()
+    assert await asking == "There."
+    assert len(batches_api.requests) == 2
+    hurry = Hurry()
+    asking = side.asks(hurry=hurry)
+    await wait_until(lambda: len(batches_api.batches) == 3)
+    batches_api.refusals.append(Reply(200, b"", delay=60.0))
+    hurry.set()
+    assert await asking
+    await canceled(batches_api, 2)
+
+
+async def test_a_caller_that_waits_ends_the_wait_of_an_api_that_takes_no_batch(
+    sides: Sides, batches_api: BatchesApi
+) -> None:
+    side, hurry = await sides(SELDOM), Hurry()
     batches_api.refusals += [Reply.status(529, retry_after="60")]
     asking = side.asks(hurry=hurry)
     await wait_until(lambda: not batches_api.refusals)
     hurry.set()
     assert await asking
-    assert (len(batches_api.requests), len(batches_api.batches)) == (3, 1)
+    assert (len(batches_api.requests), len(batches_api.batches)) == (1, 0)
 
 
 async def test_a_caller_that_comes_early_has_its_result_at_once(

@@ -48,6 +48,8 @@ _SHARE: Final = 0.1
 _JITTER: Final = 0.25
 _CLOSING: Final = 5.0
 """Seconds in which batches that no run waits for may be canceled while the worker stops."""
+_GLANCE: Final = 2.0
+"""Seconds after which a caller that waits gets a direct call, whatever has become of the batch."""
 _FOLLOWED: Final = 900.0
 """Seconds for which a canceled batch is watched: it may end with an answer, which is paid."""
 
@@ -235,7 +237,10 @@ class BatchedCalls:
             while True:
                 await self._pause(call, pause)
                 late = not call.left
-                polled = await self._poll(call, cancels=late)
+                if late and not call.caller.needed_at:
+                    polled = await self._glanced(call)
+                else:
+                    polled = await self._poll(call, cancels=late)
                 if polled.answer is not None:
                     return polled.answer
                 if polled.ended or polled.lost or late:
@@ -250,6 +255,13 @@ class BatchedCalls:
                     raise ExecutorUnavailable("another worker has the run, and waits for its batch")
         finally:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
+
+    async def _glanced(self, call: _Call) -> Poll:
+        """Look at the batch for a caller that waits, who has no time for its cancel."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GLANCE):
+                return await self._poll(call, cancels=False)
+        return Poll()
 
     async def _poll(self, call: _Call, *, cancels: bool) -> Poll:
         request, cancels = call.request, cancels and not call.canceled
@@ -311,7 +323,7 @@ class BatchedCalls:
         if late:
             log.info("%s: batch %s is late", self._title, call.request.batch)
         if not polled.ended:
-            self._begin(self._cancel(call, pause=self._rules.first))
+            self._begin(self._cancel(call, pause=self._rules.first if call.canceled else 0.0))
 
     def _end(self, call: _Call, end: BatchEnd) -> None:
         self._observer.batched(end)
