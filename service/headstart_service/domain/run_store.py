@@ -67,8 +67,8 @@ class RunStore(Protocol):
 
         What the caller `awaits` is announced to this process from then on, and so is what outdates
         an ended run. A queued run goes before runs for which no caller waits. `required` are the
-        steps for which callers wait, or ALL_STEPS: these begin at once, even if they settle, and
-        what they call is hurried if the run was to be needed later.
+        steps for which callers wait, or ALL_STEPS: these begin at once, even if they settle. What
+        they call is hurried if the run was to be needed later.
         """
         ...
 

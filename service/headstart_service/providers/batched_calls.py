@@ -257,7 +257,7 @@ class BatchedCalls:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
 
     async def _glanced(self, call: _Call) -> Poll:
-        """Look at the batch for a caller that waits, who has no time for its cancel."""
+        """Look at the batch for a caller that waits, and has no time for its cancel."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GLANCE):
                 return await self._poll(call, cancels=False)
