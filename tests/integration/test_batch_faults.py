@@ -148,21 +148,42 @@ async def test_a_call_for_whose_step_a_caller_waits_is_made_directly(
     await canceled(batches_api)
     assert await side.asks(hurry=hurry)
     assert (len(batches_api.requests), len(batches_api.batches)) == (2, 1)
-    # What the API has by then is taken, and an API that gives no answer holds nothing up.
-    hurry = Hurry()
-    asking = side.asks(hurry=hurry)
-    await wait_until(lambda: len(batches_api.batches) == 2)
-    batches_api.end(Result(text="There."))
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_caller_that_waits_takes_what_the_api_has_and_waits_for_no_more(
+    sides: Sides, batches_api: BatchesApi, *, answers: bool
+) -> None:
+    side, hurry = await handed_on(sides, batches_api, SELDOM), Hurry()
+    polls = batches_api.batches[0].polls
+    asking = side.asks(attempt=2, hurry=hurry)
+    await wait_until(polled(batches_api, 0, polls))
+    if answers:
+        batches_api.end(Result(text="There."))
+    else:
+        batches_api.refusals.append(Reply(200, b"", delay=60.0))
     hurry.set()
-    assert await asking == "There."
-    assert len(batches_api.requests) == 2
-    hurry = Hurry()
+    if answers:
+        assert await asking == "There."
+        assert not batches_api.requests
+        return
+    assert await asking
+    assert len(batches_api.requests) == 1
+    await canceled(batches_api)
+
+
+async def test_a_caller_that_waits_ends_the_wait_of_a_call_that_is_handed_in(
+    sides: Sides, batches_api: BatchesApi
+) -> None:
+    side, hurry = await sides(SELDOM), Hurry()
+    batches_api.slowness = 1.0
     asking = side.asks(hurry=hurry)
-    await wait_until(lambda: len(batches_api.batches) == 3)
-    batches_api.refusals.append(Reply(200, b"", delay=60.0))
+    await wait_until(lambda: batches_api.batches)
     hurry.set()
     assert await asking
-    await canceled(batches_api, 2)
+    assert not batches_api.batches[0].polls, "its name is not known yet"
+    await canceled(batches_api)
+    assert (len(batches_api.requests), len(batches_api.batches)) == (1, 1)
 
 
 async def test_a_caller_that_waits_ends_the_wait_of_an_api_that_takes_no_batch(

@@ -102,9 +102,9 @@ class Side:
 Sides = Callable[..., Awaitable[Side]]
 
 
-async def handed_on(sides: Sides, api: BatchesApi) -> Side:
+async def handed_on(sides: Sides, api: BatchesApi, rules: BatchRules = RULES) -> Side:
     """Return a worker's model that takes over the batch of another worker."""
-    one, two = await sides(), await sides()
+    one, two = await sides(), await sides(rules)
     number = len(api.batches)
     asking = one.asks()
     await wait_until(polled(api, number))

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..base.metric_labels import BatchEnd
@@ -36,6 +36,7 @@ from ..worker.step_deadline import seconds_left, step_stopped
 from ..worker.step_try import TRY, StepTry
 from .batch_requests import BatchRequests, Poll
 from .batch_rules import BatchRules
+from .batched_call import BatchedCall
 from .dialect import Question
 from .governor import Governor
 from .model_request import ModelRequest
@@ -52,27 +53,6 @@ _GLANCE: Final = 2.0
 """Seconds after which a caller that waits gets a direct call, whatever has become of the batch."""
 _FOLLOWED: Final = 900.0
 """Seconds for which a canceled batch is watched: it may end with an answer, which is paid."""
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call that waits for its batch."""
-
-    caller: StepCaller
-    owner: BatchOwner
-    request: BatchedRequest
-    ends: float
-    """When it is made directly, by the monotonic clock, if no caller waits for its step earlier."""
-    this_try: StepTry
-    news: asyncio.Event
-    """Set once its step is needed at once, or has ended."""
-    canceled: bool = False
-    """Whether the API has agreed to cancel the batch."""
-
-    @property
-    def left(self) -> float:
-        """Seconds until it is made directly."""
-        return 0.0 if self.caller.hurry.is_set else max(0.0, self.ends - time.monotonic())
 
 
 class BatchedCalls:
@@ -136,7 +116,7 @@ class BatchedCalls:
         return answer
 
     async def _answered(
-        self, call: _Call, question: Question, parameters: Mapping[str, Any]
+        self, call: BatchedCall, question: Question, parameters: Mapping[str, Any]
     ) -> Answer | None:
         """Return the answer of the call's batch, which is left to others if this is stopped."""
         try:
@@ -157,7 +137,7 @@ class BatchedCalls:
 
     async def _noted(
         self, caller: StepCaller, this_try: StepTry, parameters: Mapping[str, Any]
-    ) -> _Call | None:
+    ) -> BatchedCall | None:
         """Note a request, or take one over that has lost its owner; None to ask directly."""
         owner = BatchOwner(caller.run_id, caller.attempt)
         new = BatchedRequest(self._digest(caller, parameters), uuid.uuid4().hex)
@@ -172,7 +152,7 @@ class BatchedCalls:
         if request is None:
             return None
         margin = max(self._rules.margin, seconds_left() or 0.0)
-        return _Call(caller, owner, request, needed_at - margin, this_try, asyncio.Event())
+        return BatchedCall(caller, owner, request, needed_at - margin, this_try, asyncio.Event())
 
     def _digest(self, caller: StepCaller, parameters: Mapping[str, Any]) -> str:
         asks = [caller.namespace, caller.key, caller.step, self._identity, parameters]
@@ -181,29 +161,30 @@ class BatchedCalls:
         return hashlib.sha256(json.dumps(asks, sort_keys=True).encode()).hexdigest()
 
     async def _hand_in(
-        self, call: _Call, question: Question, parameters: Mapping[str, Any]
+        self, call: BatchedCall, question: Question, parameters: Mapping[str, Any]
     ) -> None:
         """Hand the call's request in; it stays without a batch if the API takes none in time."""
         pause, tokens = self._rules.first, question.estimate + question.max_tokens
         while call.left:
             try:
-                permit = await self._governor.permit(tokens)
+                permit = await call.unless_news(self._governor.permit(tokens))
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
                 break
-            if not call.left or call.this_try.ended:
-                permit.settle(CallOutcome.UNUSED, "")
+            if permit is None:
                 await self._pause(call, 0.0)  # to be stopped with the step
                 break
             tried, outcome = self._requests.new(), CallOutcome.LOST
             try:
                 batch = await self._handed_in(call, parameters, tried)
-                outcome = CallOutcome.ANSWERED
+                outcome = CallOutcome.ANSWERED if batch else outcome
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
                 if not tried.may_pass:
                     break
             else:
+                if not batch:
+                    continue
                 log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
                 call.request = replace(call.request, batch=batch)
                 await self._owns(call)
@@ -215,22 +196,26 @@ class BatchedCalls:
             pause = min(2 * pause, self._rules.longest)
 
     async def _handed_in(
-        self, call: _Call, parameters: Mapping[str, Any], tried: ModelRequest
+        self, call: BatchedCall, parameters: Mapping[str, Any], tried: ModelRequest
     ) -> str:
-        """Hand in. If this is cancelled meanwhile, cancel the batch once its name is known."""
+        """Return the name of a new batch; empty if there is news of the call before it is known.
+
+        Then, or if this is cancelled meanwhile, the batch is canceled once its name is known.
+        """
         handing = self._requests.hand_in(parameters, call.request.id, tried)
         try:
-            return await asyncio.shield(handing)
-        except asyncio.CancelledError:
-            self._begin(self._unwanted(call, handing))
-            raise
+            await call.first(handing)
+            return handing.result() if handing.done() else ""
+        finally:
+            if not handing.done():
+                self._begin(self._unwanted(call, handing))
 
-    async def _unwanted(self, call: _Call, handing: asyncio.Task[str]) -> None:
+    async def _unwanted(self, call: BatchedCall, handing: asyncio.Task[str]) -> None:
         with suppress(StepFailed):
             request = replace(call.request, batch=await handing)
             await self._cancel(replace(call, request=request))
 
-    async def _awaited(self, call: _Call, *, adopted: bool) -> Answer | None:
+    async def _awaited(self, call: BatchedCall, *, adopted: bool) -> Answer | None:
         """Return the answer of the call's batch; None once it is to be made directly."""
         since, pause = time.monotonic(), 0.0 if adopted else self._rules.first
         try:
@@ -256,20 +241,20 @@ class BatchedCalls:
         finally:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
 
-    async def _glanced(self, call: _Call) -> Poll:
+    async def _glanced(self, call: BatchedCall) -> Poll:
         """Look at the batch for a caller that waits, and has no time for its cancel."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GLANCE):
                 return await self._poll(call, cancels=False)
         return Poll()
 
-    async def _poll(self, call: _Call, *, cancels: bool) -> Poll:
+    async def _poll(self, call: BatchedCall, *, cancels: bool) -> Poll:
         request, cancels = call.request, cancels and not call.canceled
         polled = await self._requests.poll(request.batch, request.id, cancels=cancels)
         call.canceled = call.canceled or polled.canceled
         return polled
 
-    async def _pause(self, call: _Call, seconds: float) -> None:
+    async def _pause(self, call: BatchedCall, seconds: float) -> None:
         """Wait for the next poll, at most until the call is to be made directly.
 
         Raises ExecutorUnavailable when the worker drains meanwhile. Raises CancelledError when the
@@ -302,7 +287,7 @@ class BatchedCalls:
             for each in waits:
                 each.cancel()
 
-    async def _owns(self, call: _Call) -> bool:
+    async def _owns(self, call: BatchedCall) -> bool:
         """Note the batch and its owner. Returns False when another worker has them."""
         try:
             return await self._kept.keep(call.request, call.owner, then=call.owner)
@@ -310,14 +295,14 @@ class BatchedCalls:
             log.debug("%s: batch %s is not noted: %s", self._title, call.request.batch, error)
             return True  # the next poll notes it
 
-    def _deliver(self, call: _Call, answer: Answer) -> None:
+    def _deliver(self, call: BatchedCall, answer: Answer) -> None:
         """Count an answer, and keep it until its step's try ends: a lost one asks again."""
         self._observer.batched(BatchEnd.ANSWERED)
         self._charge(call.caller, answer.usage)
         spend(llm_tokens=answer.usage.computed)
         call.this_try.at_end(lambda: self._forget(call))
 
-    def _give_up(self, call: _Call, polled: Poll, *, late: bool) -> None:
+    def _give_up(self, call: BatchedCall, polled: Poll, *, late: bool) -> None:
         """Give a batch up; what it still costs is counted."""
         self._end(call, BatchEnd.LATE if late else BatchEnd.FAILED)
         if late:
@@ -325,14 +310,14 @@ class BatchedCalls:
         if not polled.ended:
             self._begin(self._cancel(call, pause=self._rules.first if call.canceled else 0.0))
 
-    def _end(self, call: _Call, end: BatchEnd) -> None:
+    def _end(self, call: BatchedCall, end: BatchEnd) -> None:
         self._observer.batched(end)
         self._forget(call)
 
-    def _forget(self, call: _Call) -> None:
+    def _forget(self, call: BatchedCall) -> None:
         self._begin(self._forgotten(call, call.owner))
 
-    async def _forgotten(self, call: _Call, owner: BatchOwner) -> bool:
+    async def _forgotten(self, call: BatchedCall, owner: BatchOwner) -> bool:
         for pause in (1.0, 5.0, 25.0, 0.0):  # then its time to live ends it
             try:
                 return await self._kept.forget(call.request, owner)
@@ -340,7 +325,7 @@ class BatchedCalls:
                 await self._stops(pause)
         return False
 
-    def _leave(self, call: _Call, *, cancels: bool) -> None:
+    def _leave(self, call: BatchedCall, *, cancels: bool) -> None:
         """Leave a call's batch to others; cancel it if no call takes it."""
         if not call.request.batch:
             self._forget(call)
@@ -348,7 +333,7 @@ class BatchedCalls:
         self._observer.batched(BatchEnd.LEFT)
         self._begin(self._left(call, cancels=cancels))
 
-    async def _left(self, call: _Call, *, cancels: bool) -> None:
+    async def _left(self, call: BatchedCall, *, cancels: bool) -> None:
         try:
             owned = await self._kept.keep(call.request, call.owner, then=FREE)
         except StoreUnavailable:
@@ -360,7 +345,7 @@ class BatchedCalls:
             log.debug("%s: no call waits for batch %s", self._title, call.request.batch)
             await self._cancel(call)
 
-    async def _cancel(self, call: _Call, *, pause: float = 0.0) -> None:
+    async def _cancel(self, call: BatchedCall, *, pause: float = 0.0) -> None:
         """Cancel a batch, and count what it costs, if it ends with an answer all the same.
 
         Begins after a `pause`, in seconds.

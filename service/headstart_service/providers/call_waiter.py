@@ -36,12 +36,16 @@ class Waiter:
     def __lt__(self, other: Waiter) -> bool:
         return self.order < other.order
 
+    def is_at_once(self, order_us: int) -> bool:
+        """Whether it has this place, and is needed at once."""
+        return self.order[0] == order_us and not self.needed_at
+
     def hurry(self, order_us: int, until: float) -> None:
         """Let it be needed at once, and wait until then at most, in loop time."""
         self.order = order_us, self.order[1]
-        self.needed_at, self.until = 0.0, until
+        self.needed_at, self.until = 0.0, min(until, self.until)
         if not self.limit.expired():
-            self.limit.reschedule(until)
+            self.limit.reschedule(self.until)
 
     def stop(self) -> None:
         """Let its step's clock stand still."""

@@ -266,13 +266,13 @@ class Governor:
 
     def _hurry(self, waiter: Waiter, caller: StepCaller) -> None:
         """Give a call the place of one that is needed at once."""
-        if not waiter.granted.done():
-            self._waiting.remove(waiter)
-            until = asyncio.get_running_loop().time() + self._rules.patience
-            waiter.hurry(caller.order_us, until)
-            self._waiting.add(waiter)
-            self._wake(waiter)
-            self._again.set()
+        if waiter.granted.done() or waiter.is_at_once(caller.order_us):
+            return
+        self._waiting.remove(waiter)
+        waiter.hurry(caller.order_us, asyncio.get_running_loop().time() + self._rules.patience)
+        self._waiting.add(waiter)
+        self._wake(waiter)
+        self._again.set()
 
     def _forget(self, waiter: Waiter) -> None:
         self._waiting.remove(waiter)
@@ -327,19 +327,18 @@ class Governor:
         return waiter.ask
 
     def _answer(self, waiter: Waiter, answer: AskAnswer, turn: Turn) -> None:
-        ask = waiter.ask
         if answer.granted:
             self._waiting.charge(waiter)
             self._calling.began(waiter.run)
-            permit = Permit(self, ask, turn.granted_us, waiter.run)
+            permit = Permit(self, waiter.ask, turn.granted_us, waiter.run)
             if waiter.granted.done():
                 permit.settle(CallOutcome.UNUSED, "")
             else:
                 waiter.granted.set_result(permit)
         elif answer is AskAnswer.OVER_BUDGET:
             # Others of the namespace may stand far behind: they would wait for the same answer.
-            for each in self._waiting.of(ask.namespace):
-                self._refuse(each, ask.budget)
+            for each in self._waiting.of(waiter.ask.namespace):
+                self._refuse(each, waiter.ask.budget)
 
     def _refuse(self, waiter: Waiter, budget: int) -> None:
         """End the wait of a call whose namespace has used up its budget."""

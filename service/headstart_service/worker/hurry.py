@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from ..domain import ALL_STEPS
+from ..domain import ALL_STEPS, Claim
 from ..pipeline.pipeline import Pipeline
 
 
@@ -14,7 +14,16 @@ class Hurry:
 
     def __init__(self) -> None:
         self.is_set = False
+        self._needed_us = 0
+        """When the first run needs it, by the store's clock."""
         self._followers: set[Callable[[], None]] = set()
+
+    def need(self, needed_us: int) -> None:
+        """Note that one more run needs the step by then, 0 for at once; sooner hurries it."""
+        if not self._needed_us:
+            self._needed_us = needed_us
+        if needed_us < self._needed_us or not needed_us:
+            self.set()
 
     def set(self) -> None:
         """Say it. Does nothing the second time."""
@@ -41,12 +50,14 @@ class AwaitedSteps:
     def __init__(self) -> None:
         self._wanted: set[str] = set()
         self._pipeline: Pipeline | None = None
+        self._needed_us = 0
         self._hurries: list[tuple[str, Hurry]] = []
 
-    def begin(self, pipeline: Pipeline, steps: Iterable[str]) -> None:
-        """Note the run's pipeline. Callers wait for these steps already."""
+    def begin(self, pipeline: Pipeline, claim: Claim) -> None:
+        """Note the run. It may have waiting callers already."""
         self._pipeline = pipeline
-        self.ask(steps)
+        self._needed_us = claim.needed_us
+        self.ask(claim.awaited)
 
     def ask(self, steps: Iterable[str]) -> None:
         """Hurry these steps, and those that they need: a caller waits for them."""
@@ -65,7 +76,11 @@ class AwaitedSteps:
 
     @contextmanager
     def hurrying(self, name: str, hurry: Hurry) -> Iterator[None]:
-        """Set `hurry` once a caller waits for the step, while the context is open."""
+        """Set `hurry` once a caller waits for the step, while the context is open.
+
+        Also if the run needs it sooner than those that share it did.
+        """
+        hurry.need(self._needed_us)
         entry = name, hurry
         self._hurries.append(entry)
         if self.has(name):

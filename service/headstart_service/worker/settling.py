@@ -43,7 +43,7 @@ class Settling:
         self._claim = claim
         self._now_us = now_us
         self._is_under_way = is_under_way
-        self.awaited.begin(pipeline, claim.awaited)
+        self.awaited.begin(pipeline, claim)
 
     def left(self, step: Step) -> float:
         """Return the seconds that the step has still to wait; 0 when it may begin."""

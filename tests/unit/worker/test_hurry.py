@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from headstart_service.domain import ALL_STEPS, StepState
@@ -20,6 +22,8 @@ from headstart_service.worker.step_caller import CALLER
 from headstart_service.worker.worker_observer import RunOutcome
 from tests.support.ledger import Dictionary, Ledger, claim_for, pipeline_of
 from tests.support.waiting import wait_until
+
+LATER_US = 10**15
 
 
 class Inputs(BaseModel):
@@ -59,9 +63,11 @@ class Hurries:
 
         self.pipeline = pipeline_of(first, beside, items, last, inputs=Inputs)
 
-    def run(self, key: str = "k", **inputs: Any) -> tuple[asyncio.Task[Any], Settling, Ledger]:
+    def run(
+        self, key: str = "k", needed_us: int = LATER_US, **inputs: Any
+    ) -> tuple[asyncio.Task[Any], Settling, Ledger]:
         ledger, settling = Ledger(), Settling()
-        claim = claim_for(self.pipeline, key, **inputs)
+        claim = replace(claim_for(self.pipeline, key, **inputs), needed_us=needed_us)
         work = run(claim, self.pipeline, {}, ledger, reuse=self.reuse, settling=settling)
         return asyncio.create_task(work), settling, ledger
 
@@ -93,6 +99,21 @@ async def test_a_caller_of_any_run_hurries_the_step_that_these_share() -> None:
     for each in (first, second):
         each.awaited.ask([ALL_STEPS])
     await asyncio.gather(one, two)
+
+
+@pytest.mark.parametrize("needed_us", [0, LATER_US - 1])
+async def test_a_run_that_needs_a_shared_step_sooner_hurries_it(needed_us: int) -> None:
+    hurries = Hurries()
+    tasks = [hurries.run("one")]
+    await wait_until(lambda: len(hurries.begun) == 3)
+    tasks += [hurries.run("two", LATER_US), hurries.run("three", LATER_US + 1)]
+    await wait_until(lambda: len(hurries.begun) == 7)
+    assert "last" not in hurries.begun
+    tasks.append(hurries.run("four", needed_us))
+    await wait_until(lambda: all("first" in completed(ledger) for _, _, ledger in tasks))
+    for task, settling, _ in tasks:
+        settling.awaited.ask([ALL_STEPS])
+        await task
 
 
 def test_what_is_said_before_somebody_listens_is_heard() -> None:

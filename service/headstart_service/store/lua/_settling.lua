@@ -42,16 +42,14 @@ local function later_need(r)
   return need and need > clock() and need or nil
 end
 
--- Notes that a caller waits for these steps, and announces those that are new to the run's worker.
-local function ask(record, member, r, steps)
-  if steps == '' or not is_live(r.status) or redis.call('HEXISTS', record, 'since') == 0 and not later_need(r) then
-    return
-  end
+-- Notes that a caller waits for these steps, as far as they are `of` the run, and announces those that are new to the worker
+-- of this record.
+local function note_awaited(record, member, r, steps, of)
   local known = redis.call('HGET', record, 'awaited') or ''
   local awaited, news = known, {}
   for name in string.gmatch(steps, '[^,]+') do
     local there = string.find(',' .. awaited .. ',', ',' .. name .. ',', 1, true)
-    if not there and (name == ALL_STEPS or string.find(',' .. r.steps, ',' .. name .. '=', 1, true)) then
+    if not there and (name == ALL_STEPS or string.find(',' .. of, ',' .. name .. '=', 1, true)) then
       awaited = awaited .. (awaited == '' and '' or ',') .. name
       news[#news + 1] = name
     end
@@ -59,5 +57,12 @@ local function ask(record, member, r, steps)
   if #news > 0 and not string.find(known, ALL_STEPS, 1, true) then
     redis.call('HSET', record, 'awaited', awaited)
     announce('awaited', r.run, table.concat(news, ','), member)
+  end
+end
+
+-- Notes that a caller waits for these steps, if some of them settle, or if they were to be needed later.
+local function ask(record, member, r, steps)
+  if steps ~= '' and is_live(r.status) and (redis.call('HEXISTS', record, 'since') == 1 or later_need(r)) then
+    note_awaited(record, member, r, steps, r.steps)
   end
 end

@@ -138,8 +138,9 @@ local function deliver_step(record, member, r, value, work, took)
   remove_step_run(member)
 end
 
--- Lets the step runs of a run go first: a caller waits for the run. Workers that compute some already hurry these.
-local function hurry_step_runs(member, r)
+-- Lets the step runs of a run go first: a caller waits for the run. Workers that compute some already hurry those that its
+-- `awaited` steps need.
+local function hurry_step_runs(member, r, awaited)
   for step in pairs(pools_of_steps(r.steps)) do
     local name = step_run_of(member, step)
     local whole, own = pcall(load, record_prefix .. name)
@@ -148,8 +149,8 @@ local function hurry_step_runs(member, r)
       if score >= 0 and score < math.huge then
         move_to(set, name, own, place(clock(), -1) - AFTER_ALL)
       end
-    elseif whole and own and later_need(own) and redis.call('HSETNX', record_prefix .. name, 'awaited', ALL_STEPS) == 1 then
-      announce('awaited', own.run, ALL_STEPS, name)
+    elseif whole and own and later_need(own) then
+      note_awaited(record_prefix .. name, name, own, awaited, r.steps)
     end
   end
 end
@@ -159,7 +160,7 @@ local function hurry_to(score, record, member, r)
   local need = later_need(r)
   if need and score - score % 2 < need then
     ask(record, member, r, ALL_STEPS)
-    hurry_step_runs(member, r)
+    hurry_step_runs(member, r, ALL_STEPS)
   end
 end
 

@@ -44,7 +44,7 @@ if r.status == 'pending' then
   fields[#fields + 1] = lacks(r, clock()) or ''
 end
 if awaits ~= '0' and by_need == '1' and is_live(r.status) then
-  hurry_step_runs(member, r)
+  hurry_step_runs(member, r, required)
 end
 local lacking = lacking_steps(member, r, clock())
 if lacking ~= '' then
