@@ -111,7 +111,7 @@ async def test_a_cancelled_run_keeps_its_items_and_others_run_in_all_places(
         # The worker goes on with other runs.
         await client.start("next", "carriers", inputs | {"carriers": ["bad"]})
         found = await client.get_results("next", wait=20)
-        assert found.steps["rates"].error == "its only item failed; the first: carrier away"
+        assert found.steps["rates"].error == "its only item failed: carrier away"
         assert (found.custom["cheapest"], found.steps["cheapest"].missing_needs) == (-1, ("rates",))
         await in_threads_and_processes(client, tmp_path)
         assert process.alive

@@ -267,9 +267,10 @@ class StepsOfItems:
         failures = board.failures
         if failures and len(failures) == board.total:
             first = failures[0]
-            which = "its only item" if board.total == 1 else f"all {board.total:,} items"
+            which = f"all {board.total:,} items failed; the first"
+            which = "its only item failed" if board.total == 1 else which
             why = StepFailed("", failure_reason=first.reason or FailureReason.INTERNAL)
-            error = readable(f"{which} failed; the first: {first.error}")
+            error = readable(f"{which}: {first.error}")
             return self._failed(step, work.started_us, outcome, error, why, board)
         outcome.state = StepEnd.COMPLETED
         memoised = bool(board.total) and work.reused == board.total

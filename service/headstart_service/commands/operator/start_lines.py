@@ -68,14 +68,16 @@ def line_of(number: int, raw: bytes, common: Mapping[str, Any]) -> Line | None:
 
 
 def _object(text: str) -> dict[str, Any]:
-    from headstart._for_service import InputsError, read_inputs, unknown_among
+    from headstart._for_service import InputsError, read_inputs, with_suggestion
 
     try:
         found = read_inputs(text)
     except InputsError as error:
         raise ValueError("; ".join(rule for _, rule in error.rules)) from None
-    if wrong := [rule for _, rule in unknown_among(found, _FIELDS)]:
-        raise ValueError(f"a field {'; a field '.join(wrong)}")
+    if unknown := [name for name in found if name not in _FIELDS]:
+        rule = f"must be one of: {', '.join(sorted(_FIELDS))}"
+        wrong = (with_suggestion(f"field {_shown(name)} {rule}", name, _FIELDS) for name in unknown)
+        raise ValueError("; ".join(wrong))
     return found
 
 
