@@ -51,7 +51,7 @@ class AwaitedSteps:
         self._wanted: set[str] = set()
         self._pipeline: Pipeline | None = None
         self._needed_us = 0
-        self._hurries: list[tuple[str, Hurry]] = []
+        self._followers: list[tuple[str, Callable[[], None]]] = []
 
     def begin(self, pipeline: Pipeline, claim: Claim) -> None:
         """Note the run. It may have waiting callers already."""
@@ -62,9 +62,9 @@ class AwaitedSteps:
     def ask(self, steps: Iterable[str]) -> None:
         """Hurry these steps, and those that they need: a caller waits for them."""
         self._wanted.update(steps)
-        for name, hurry in list(self._hurries):
+        for name, follower in list(self._followers):
             if self.has(name):
-                hurry.set()
+                follower()
 
     def has(self, name: str) -> bool:
         """Whether a caller waits for the step, or for one that needs it."""
@@ -75,17 +75,26 @@ class AwaitedSteps:
         return not self._wanted.isdisjoint({name} | self._pipeline.dependants([name]))
 
     @contextmanager
+    def followed(self, name: str, follower: Callable[[], None]) -> Iterator[None]:
+        """Call `follower` once a caller waits for the step, or now if one does already.
+
+        It may be called again. Nothing calls it once the context has ended.
+        """
+        entry = name, follower
+        self._followers.append(entry)
+        if self.has(name):
+            follower()
+        try:
+            yield
+        finally:
+            self._followers.remove(entry)
+
+    @contextmanager
     def hurrying(self, name: str, hurry: Hurry) -> Iterator[None]:
         """Set `hurry` once a caller waits for the step, while the context is open.
 
         Also if the run needs it sooner than those that share it did.
         """
         hurry.need(self._needed_us)
-        entry = name, hurry
-        self._hurries.append(entry)
-        if self.has(name):
-            hurry.set()
-        try:
+        with self.followed(name, hurry.set):
             yield
-        finally:
-            self._hurries.remove(entry)

@@ -16,7 +16,7 @@ from typing import Final
 from ..domain import Claim
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.step import Step
-from .hurry import AwaitedSteps, Hurry
+from .hurry import AwaitedSteps
 
 _EARLY: Final = 1000
 """Runs that this worker has just claimed, or is about to, for which callers wait already."""
@@ -58,8 +58,8 @@ class Settling:
     async def over(self, step: Step) -> None:
         """Return when the step may begin."""
         began = time.monotonic()
-        hurry, news = Hurry(), asyncio.Event()
-        with self.awaited.hurrying(step.name, hurry), hurry.followed(news.set):
+        news = asyncio.Event()
+        with self.awaited.followed(step.name, news.set):
             while (left := self.left(step)) > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):

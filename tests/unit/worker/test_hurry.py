@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,22 @@ async def test_a_run_that_needs_a_shared_step_sooner_hurries_it(needed_us: int) 
     for task, settling, _ in tasks:
         settling.awaited.ask([ALL_STEPS])
         await task
+
+
+async def test_a_step_that_settles_leaves_the_loop_to_others() -> None:
+    @step(settle=0.3)
+    async def typed() -> str:
+        return "typed"
+
+    pipeline = pipeline_of(typed)
+    claim = replace(claim_for(pipeline, "k"), needed_us=0, at_us=time.time_ns() // 1000)
+    task = asyncio.create_task(run(claim, pipeline, {}, Ledger(), settling=Settling()))
+    turns = 0
+    while not task.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    await task
+    assert turns > 3
 
 
 def test_what_is_said_before_somebody_listens_is_heard() -> None:
