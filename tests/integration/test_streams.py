@@ -66,7 +66,7 @@ async def test_a_step_is_read_while_it_grows_and_to_its_end(valkey: Valkey, tmp_
 
             (tmp_path / "go").touch()
             assert [piece.text async for piece in pieces] == ["after"]
-        with pytest.raises(NoResult, match=r"failing has no result: it was failed: broke off"):
+        with pytest.raises(NoResult, match=r"failing has no result: it failed: broke off"):
             await gathered(client, "k", "failing")
         await client.get_results("k", wait=10)
         assert joined(await gathered(elsewhere, "k", "draft")) == "befüre after"

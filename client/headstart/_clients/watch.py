@@ -108,7 +108,8 @@ def _no_result(step: str, results: Results) -> NoResult:
     if not report.state.ended:
         reason = f"its run is {results.status}: {results.error or 'no reason'}"
         return NoResult(f"{step} has no result: {reason}", step, results.failure_reason)
-    reason = f"it was {report.state}: {report.error or 'no reason'}"
+    how = "it failed" if report.state is StepState.FAILED else f"it was {report.state}"
+    reason = f"{how}: {report.error or 'no reason'}"
     return NoResult(f"{step} has no result: {reason}", step, report.failure_reason)
 
 

@@ -61,9 +61,9 @@ class Answer:
     """A whole answer as text."""
 
     text: str
-    usage: Usage
-    stop_reason: str
-    """Why the model stopped: "end_turn", or "stop_sequence"."""
+    usage: Usage = Usage()
+    stop_reason: str = "end_turn"
+    """Why the model stopped: this, or "stop_sequence"."""
 
 
 class SpokenText(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
@@ -46,8 +47,10 @@ def streaming_of(step: Step) -> Streaming | None:
     origin = get_origin(annotation) or annotation
     if not step.streams:
         if origin in _ITERATORS:
+            is_plain = inspect.isgeneratorfunction(step.function)
+            why = "is no async def" if is_plain else "has no yield"
             raise ValueError(
-                f"{spelled(annotation)} is for an async generator, and this function has no yield"
+                f"{spelled(annotation)} is for an async generator, and this function {why}"
             )
         return None
     if origin not in _ITERATORS or not get_args(annotation):

@@ -58,7 +58,7 @@ async def test_a_step_without_pieces_gives_its_result_and_a_failed_one_raises() 
             await client.start("k", "page", {})
             assert await gathered(client, "k", "words") == [StreamPiece(items=("a", "b"))]
             assert await gathered(client, "k", "about") == [StreamPiece(result={"size": 2})]
-            with pytest.raises(NoResult, match="draft has no result: it was failed: no luck") as no:
+            with pytest.raises(NoResult, match="draft has no result: it failed: no luck") as no:
                 await gathered(client, "k", "draft")
             assert (no.value.step, no.value.failure_reason) == ("draft", "step_failed")
 

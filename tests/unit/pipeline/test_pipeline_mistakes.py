@@ -67,6 +67,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("@step()\nasync def a() -> list[str]: ...\n@step()\nasync def b(a: list[int]) -> int: ...\n", 4, "parameter a is list[int], but step a returns list[str]"),
         ("@step()\nasync def a() -> np.ndarray: ...\n@step()\nasync def b(a: list[float]) -> int: ...\n", 4, "step a returns ndarray"),
         ("@step()\nasync def a(*args: int) -> int: ...\n", 2, "parameter args must have a plain name"),
+        ("@step(runs_on='thread')\ndef a() -> AsyncIterator[str]:\n    yield ''\n", 2, "AsyncIterator[str] is for an async generator, and this function is no async def"),
         ("@step()\nasync def a() -> AsyncIterator[str]: ...\n", 2, "AsyncIterator[str] is for an async generator, and this function has no yield"),
         ("@step()\nasync def a() -> str:\n    yield 'x'\n", 2, "return type: an async generator is annotated -> AsyncIterator[str]"),
         ("@step()\nasync def a() -> AsyncIterator[np.ndarray]:\n    yield 1\n", 2, "list[ndarray] cannot be kept"),
