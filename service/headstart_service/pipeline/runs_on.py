@@ -43,13 +43,16 @@ def _faults(
     if ray is not None and ray.actor is not None and not takes_actor:
         actor = ray.actor.__name__
         yield TypeError, f" needs a parameter {ACTOR_PARAMETER}, which gets the {actor}"
+    if inspect.isgeneratorfunction(function):
+        yield TypeError, " yields, so it must be async: write async def"
+        return
     if runs_on == "loop":
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             yield TypeError, " must be an async function, or have runs_on='thread'"
         return
     if inspect.isasyncgenfunction(function):
         yield TypeError, " streams, as an async generator: it must have runs_on='loop'"
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+    if inspect.iscoroutinefunction(function):
         yield TypeError, f" must be a plain function to have runs_on={runs_on!r}"
     if runs_on in REMOTE_EXECUTORS and "<" in function.__qualname__:
         rule = "needs a function at the top of its module, which another process can import"

@@ -111,12 +111,13 @@ def test_calls_go_in_the_order_of_need() -> None:
     assert run_virtually(main()) == [1, 3, 5, 9]
 
 
-def test_a_call_for_which_a_caller_waits_goes_first() -> None:
-    async def main() -> tuple[list[str], float]:
-        turns = [waits(WaitsFor.CALLS, 1.0, AskAnswer.GRANTED)] * 2
+def test_a_call_for_which_a_caller_waits_goes_first_and_waits_no_longer_than_others() -> None:
+    async def main(granted: int) -> tuple[list[str], float]:
+        turns = [waits(WaitsFor.CALLS, 1.0, AskAnswer.GRANTED)] * granted
         permits = Permits(waits(WaitsFor.CALLS, 1.0), *turns, *[waits(WaitsFor.CALLS, 1.0)] * 100)
         governor, order, hurry = governed(permits, patience=10.0), [], Hurry()
-        later = StepCaller("games", "a", taken_us=1, declared_at=99.0, declared_us=99, hurry=hurry)
+        callers = [StepCaller("games", "a", 1, declared_at=90.0, declared_us=90, hurry=hurry)]
+        callers += [StepCaller("games", run, number) for number, run in enumerate("bcd", start=2)]
 
         async def call(caller: StepCaller) -> None:
             CALLER.set(caller)
@@ -124,35 +125,16 @@ def test_a_call_for_which_a_caller_waits_goes_first() -> None:
             order.append(caller.run)
             await permit.settle(ANSWERED, "answered")
 
-        calls = [asyncio.create_task(call(later))]
-        calls += [
-            asyncio.create_task(call(StepCaller("games", run, taken_us=number)))
-            for number, run in enumerate("bcd", start=2)
-        ]
+        calls = [asyncio.create_task(call(each)) for each in callers]
         await permits.came.wait()
+        await asyncio.sleep(0 if granted else 5)
         hurry.set()
         await asyncio.wait(calls)
         await governor.aclose()
         return order, loop_time()
 
-    order, at = run_virtually(main())
-    assert order == ["a", "b"]
-    assert at == pytest.approx(10.0)
-
-
-def test_a_call_for_which_a_caller_waits_waits_no_longer_than_others() -> None:
-    async def main() -> float:
-        governor = governed(Permits(*[waits(WaitsFor.CALLS, 1.0)] * 100), patience=10.0)
-        hurry = Hurry()
-        CALLER.set(StepCaller("games", "a", 1, declared_at=90.0, declared_us=90, hurry=hurry))
-        calling = asyncio.create_task(governor.permit())
-        await asyncio.sleep(20)
-        hurry.set()
-        await asyncio.wait({calling})
-        assert isinstance(calling.exception(), WaitEnded)
-        return loop_time()
-
-    assert run_virtually(main()) == pytest.approx(30.0)
+    assert run_virtually(main(2)) == (["a", "b"], pytest.approx(10.0))
+    assert run_virtually(main(0)) == ([], pytest.approx(15.0))
 
 
 def test_a_step_has_all_of_its_time_once_it_is_its_turn() -> None:
