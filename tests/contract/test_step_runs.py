@@ -454,3 +454,20 @@ async def test_the_worker_of_a_step_run_learns_of_callers_that_come_before_the_n
         assert Awaited(key, claim.lease.job.run, ("second",)) in news
     await store_backend.queue.release(own.lease)
     assert (await taken(store_backend, key)).awaited >= {"second"}
+
+
+async def test_a_step_run_of_a_run_that_a_start_has_hurried_goes_first(
+    store_backend: Backend, step_runs: RedisStepRuns
+) -> None:
+    hurried, other = store_backend.neighbours(2)
+    claims = [await begin(store_backend, hurried, needed_in=7200.0)]
+    await store_backend.store.start(hurried, PLAN, TTL, restart=False, needed_in=5.0)
+    claims.append(await begin(store_backend, other, needed_in=600.0))
+    for claim in reversed(claims):
+        assert not await ask(step_runs, claim.lease)
+    partition = store_backend.all_keys.index(store_backend.keys_of(hurried))
+    await store_backend.queue.offer(partition, "g1", [GPU])
+    jobs = await store_backend.queue.unserved_jobs(partition, "g1", [GPU], 1)
+    own = await store_backend.queue.claim(jobs[0], "g1", [GPU])
+    assert own is not None
+    assert own.lease.job.key == hurried.step_run("second")

@@ -161,7 +161,7 @@ async def test_a_caller_that_waits_takes_what_the_api_has_and_waits_for_no_more(
     if answers:
         batches_api.end(Result(text="There."))
     else:
-        batches_api.refusals.append(Reply(200, b"", delay=60.0))
+        batches_api.refusals.append(Reply(200, b"", delay=6.0))
     hurry.set()
     if answers:
         assert await asking == "There."
@@ -184,6 +184,44 @@ async def test_a_caller_that_waits_ends_the_wait_of_a_call_that_is_handed_in(
     assert not batches_api.batches[0].polls, "its name is not known yet"
     await canceled(batches_api)
     assert (len(batches_api.requests), len(batches_api.batches)) == (1, 1)
+
+
+async def test_a_caller_that_waits_ends_a_look_at_a_batch(
+    sides: Sides, batches_api: BatchesApi
+) -> None:
+    side, hurry = await sides(), Hurry()
+    asking = side.asks(hurry=hurry)
+    await wait_until(polled(batches_api, 0))
+    batches_api.refusals.append(Reply(200, b"", delay=6.0))
+    await wait_until(lambda: not batches_api.refusals)
+    hurry.set()
+    assert await asking
+    assert len(batches_api.requests) == 1
+    await canceled(batches_api)
+
+
+async def test_a_step_s_calls_are_hurried_together(sides: Sides, batches_api: BatchesApi) -> None:
+    side, hurry = await handed_on(sides, batches_api), Hurry()
+    caller = StepCaller("games", "1-0", 1, time.monotonic() + FAR, "k", "1-0", 2, hurry=hurry)
+
+    async def step() -> list[str]:
+        side.enter(caller)
+        questions = (
+            side.model.text(prompt=prompt, max_tokens=9, batch=True)
+            for prompt in ("Why?", "a", "b")
+        )
+        return [answer.text for answer in await asyncio.gather(*questions)]
+
+    asking = asyncio.create_task(step())
+    await wait_until(lambda: len(batches_api.batches) == 3)
+    batches_api.end(Result(text="There."), batches_api.batches[0])
+    await wait_until(lambda: side.permits.charged)
+    hurry.set()
+    answers = await asking
+    assert answers.count("There.") == 1
+    assert len(batches_api.requests) == 2
+    await canceled(batches_api, 1)
+    await canceled(batches_api, 2)
 
 
 async def test_a_caller_that_waits_ends_the_wait_of_an_api_that_takes_no_batch(

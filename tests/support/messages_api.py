@@ -323,12 +323,14 @@ class MessagesApi:
         class Handler(Replying):
             def do_GET(self) -> None:
                 api.lookups.append(self.path)
-                self.whole(api._look_up(self.path))
+                self.respond(api._look_up(self.path))
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                reply = api._answer(Request(self.path, headers, json.loads(raw or b"{}")))
+                self.respond(api._answer(Request(self.path, headers, json.loads(raw or b"{}"))))
+
+            def respond(self, reply: Reply) -> None:
                 try:
                     api._wait(reply.delay, self.connection)
                     (self.stream if reply.pieces else self.whole)(reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,13 +43,27 @@ class BatchedCall:
         finally:
             news.cancel()
 
-    async def unless_news(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Return what the work returns; None, and cancel it, if there is news before."""
+    async def unless_news(
+        self, work: Coroutine[Any, Any, T], unused: Callable[[T], object]
+    ) -> T | None:
+        """Return what the work returns; None, and cancel it, if there is news before.
+
+        If this is cancelled, what the work has returned by then is given to `unused`.
+        """
         task = asyncio.create_task(work)
         try:
             await self.first(task)
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+        except asyncio.CancelledError:
+            await _stopped(task)
+            if not task.cancelled() and task.exception() is None:
+                unused(task.result())
+            raise
+        await _stopped(task)
         return None if task.cancelled() else task.result()
+
+
+async def _stopped(task: asyncio.Task[Any]) -> None:
+    """Cancel the task, unless it has ended, and return when it has."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})

@@ -40,6 +40,7 @@ from .batched_call import BatchedCall
 from .dialect import Question
 from .governor import Governor
 from .model_request import ModelRequest
+from .permit import Permit
 from .provider_observer import ANSWERED, CANCELLED, LanguageModelObserver
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class BatchedCalls:
         pause, tokens = self._rules.first, question.estimate + question.max_tokens
         while call.left:
             try:
-                permit = await call.unless_news(self._governor.permit(tokens))
+                permit = await call.unless_news(self._governor.permit(tokens), _unused)
             except StepFailed as error:
                 log.info("%s: no batch: %s", self._title, error)
                 break
@@ -222,10 +223,11 @@ class BatchedCalls:
             while True:
                 await self._pause(call, pause)
                 late = not call.left
-                if late and not call.caller.needed_at:
-                    polled = await self._glanced(call)
-                else:
-                    polled = await self._poll(call, cancels=late)
+                # A caller that waits has no time for the cancel of a batch.
+                polled = await self._looked(call, cancels=late and bool(call.caller.needed_at))
+                if polled is None:
+                    await self._pause(call, 0.0)  # to be stopped with the step
+                    polled, late = Poll(), True
                 if polled.answer is not None:
                     return polled.answer
                 if polled.ended or polled.lost or late:
@@ -241,12 +243,16 @@ class BatchedCalls:
         finally:
             spend(waited=time.monotonic() - since)  # no time that the step itself takes
 
-    async def _glanced(self, call: BatchedCall) -> Poll:
-        """Look at the batch for a caller that waits, and has no time for its cancel."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GLANCE):
-                return await self._poll(call, cancels=False)
-        return Poll()
+    async def _looked(self, call: BatchedCall, *, cancels: bool) -> Poll | None:
+        """Look at the batch; None if that takes too long for a caller that waits."""
+        looking = asyncio.create_task(self._poll(call, cancels=cancels))
+        try:
+            await call.first(looking)
+            await asyncio.wait({looking}, timeout=_GLANCE)
+            return looking.result() if looking.done() else None
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
 
     async def _poll(self, call: BatchedCall, *, cancels: bool) -> Poll:
         request, cancels = call.request, cancels and not call.canceled
@@ -379,3 +385,7 @@ async def _logged(work: Coroutine[Any, Any, Any]) -> None:
         await work
     except Exception:
         log.exception("a batch is left as it is")
+
+
+def _unused(permit: Permit) -> None:
+    permit.settle(CallOutcome.UNUSED, "")

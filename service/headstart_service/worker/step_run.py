@@ -162,6 +162,11 @@ class StepRunner:
         reuse = self.reuse
 
         async def work(outcome: StepOutcome) -> Landed:
+            # Later runs that join this find the log, also once the first run has gone.
+            with reuse.step_logs.held(key, given):
+                return await computed(outcome)
+
+        async def computed(outcome: StepOutcome) -> Landed:
             if memo and not fresh:
                 result = await self.remembered(step.name, memo)
                 if result is not None:
@@ -173,8 +178,7 @@ class StepRunner:
                     outcome.error, outcome.failure_reason = failure
                     outcome.memoised = True
                     return Landed(run, failed_record(step.name, 0.0, outcome, started_us))
-            with reuse.step_logs.held(key, given):
-                record, value = await self.attempt(step, started_us, outcome, given)
+            record, value = await self.attempt(step, started_us, outcome, given)
             if memo and record.state is StepState.COMPLETED:
                 result = result_of(record.fragment)
                 await self.reuse.memos.memo_put(run.namespace, memo, result, step.ttl)

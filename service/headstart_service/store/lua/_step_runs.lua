@@ -155,10 +155,13 @@ local function hurry_step_runs(member, r, awaited)
   end
 end
 
+-- Of the time left: what is sooner, as in worker/hurry.py. Starts for the same moment differ by their delays.
+local SOONER = 0.9
+
 -- Hurries a run in progress that was to be needed later than a run with this score is.
-local function hurry_to(score, record, member, r)
+local function hurry_to(score, now, record, member, r)
   local need = later_need(r)
-  if need and score - score % 2 < need then
+  if need and score - now < SOONER * (need - now) then
     ask(record, member, r, ALL_STEPS)
     hurry_step_runs(member, r, ALL_STEPS)
   end

@@ -164,7 +164,7 @@ if old and old.digest == digest and restart == '0' then
     old.expires = now + math.max(old.ttl, patience)
     save(record, member, old)
     local wanted = place(now, tonumber(need_us))
-    hurry_to(wanted, record, member, old)
+    hurry_to(wanted, now, record, member, old)
     local set, score = standing(member, old)
     if score >= 0 and score < math.huge then
       -- The earliest declared time counts, except one that has become too late. A run can be too late only if

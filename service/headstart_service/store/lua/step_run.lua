@@ -36,7 +36,9 @@ end
 drop_step_run(name)
 local ticket = redis.call('HGET', tickets, r.entry)
 local score = ticket and tonumber((string.match(ticket, TICKET))) or place(now, -1)
-if by_need == '1' and score >= 0 and string.find(redis.call('HGET', record, 'to') or '', WAITING) then
+local waited_for = string.find(redis.call('HGET', record, 'to') or '', WAITING)
+  or string.find(redis.call('HGET', record, 'awaited') or '', ALL_STEPS, 1, true)
+if by_need == '1' and score >= 0 and waited_for then
   score = place(now, -1) - AFTER_ALL
 end
 local new = {
