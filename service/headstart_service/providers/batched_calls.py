@@ -204,6 +204,8 @@ class BatchedCalls:
         Then, or if this is cancelled meanwhile, the batch is canceled once its name is known.
         """
         handing = self._requests.hand_in(parameters, call.request.id, tried)
+        # It may fail in the moment in which this is cancelled: no code asks for its failure then.
+        handing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await call.first(handing)
             return handing.result() if handing.done() else ""

@@ -76,6 +76,8 @@ class HttpCall:
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns; cancel it, and raise ClientGone, when the caller has gone."""
     working = asyncio.ensure_future(work)
+    # It may fail in the moment in which this is cancelled: no code asks for its failure then.
+    working.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
