@@ -13,7 +13,7 @@ from headstart_service.worker.hurry import Hurry
 from headstart_service.worker.step_caller import StepCaller
 from tests.support import processes
 from tests.support.batches_api import BatchesApi, Result
-from tests.support.batching_side import FAR, RULES, Sides, environment, handed_on, polled
+from tests.support.batching_side import FAR, RULES, Sides, environment, handed_on, polled, served
 from tests.support.messages_api import Reply
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -239,12 +239,7 @@ async def test_a_caller_that_waits_ends_the_wait_of_an_api_that_takes_no_batch(
 async def test_a_caller_that_comes_early_has_its_result_at_once(
     valkey: Valkey, batches_api: BatchesApi
 ) -> None:
-    own = environment(batches_api)
-    async with (
-        processes.api(valkey.url, **own) as (_, address),
-        PrecomputeClient(address) as client,
-        processes.worker(valkey.url, **own),
-    ):
+    async with served(valkey, batches_api) as (client, _):
         await client.start("k", "unhurried", {}, expected_need_in=LATER)
         await wait_until(polled(batches_api, 0))
         assert (await client.get_results("k")).missing == ("unhurried",)
@@ -258,12 +253,7 @@ async def test_a_caller_that_comes_early_has_its_result_at_once(
 async def test_a_start_that_joins_the_run_and_needs_it_sooner_hurries_it(
     valkey: Valkey, batches_api: BatchesApi
 ) -> None:
-    own = environment(batches_api)
-    async with (
-        processes.api(valkey.url, **own) as (_, address),
-        PrecomputeClient(address) as client,
-        processes.worker(valkey.url, **own),
-    ):
+    async with served(valkey, batches_api) as (client, _):
         await client.start("k", "unhurried", {}, expected_need_in=LATER)
         await wait_until(polled(batches_api, 0))
         await client.start("k", "unhurried", {}, expected_need_in=LATER)
@@ -274,12 +264,7 @@ async def test_a_start_that_joins_the_run_and_needs_it_sooner_hurries_it(
 
 
 async def test_an_hour_is_later(valkey: Valkey, batches_api: BatchesApi) -> None:
-    own = environment(batches_api)
-    async with (
-        processes.api(valkey.url, **own) as (_, address),
-        PrecomputeClient(address) as client,
-        processes.worker(valkey.url, **own),
-    ):
+    async with served(valkey, batches_api) as (client, _):
         await client.start("k", "unhurried", {}, expected_need_in=3600)
         await wait_until(lambda: batches_api.batches or batches_api.requests)
         assert batches_api.batches
@@ -288,12 +273,7 @@ async def test_an_hour_is_later(valkey: Valkey, batches_api: BatchesApi) -> None
 async def test_a_restarted_run_takes_no_answer_of_an_earlier_one(
     valkey: Valkey, batches_api: BatchesApi
 ) -> None:
-    own = environment(batches_api)
-    async with (
-        processes.api(valkey.url, **own) as (_, address),
-        PrecomputeClient(address) as client,
-        processes.worker(valkey.url, **own) as worker,
-    ):
+    async with served(valkey, batches_api) as (client, worker):
         await client.start("k", "unhurried", {}, expected_need_in=LATER)
         await wait_until(polled(batches_api, 0))
         batches_api.end(Result(text="old"))

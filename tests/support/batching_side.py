@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from headstart import PrecomputeClient
 from headstart_service.domain import ProviderNews, Rates, Settlement
 from headstart_service.domain.errors import ExecutorUnavailable
 from headstart_service.providers.anthropic import AnthropicModel
@@ -27,9 +29,11 @@ from headstart_service.worker.occupancy import OCCUPANCY, Occupancy
 from headstart_service.worker.step_caller import CALLER, StepCaller
 from headstart_service.worker.step_deadline import StepClock, end_in, step_clock
 from headstart_service.worker.step_try import StepTry, begin_try
+from tests.support import processes
 from tests.support.batches_api import BatchesApi
 from tests.support.provider_pipelines import WAITING
 from tests.support.scrape import parsed, value
+from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 RULES = BatchRules(least=60.0, margin=10.0, first=0.02, longest=0.1, grace=0.1)
@@ -124,6 +128,20 @@ def environment(api: BatchesApi) -> dict[str, str]:
         "ANTHROPIC_API_KEY": "key",
         "ANTHROPIC_BASE_URL": api.url,
     }
+
+
+@asynccontextmanager
+async def served(
+    valkey: Valkey, api: BatchesApi
+) -> AsyncIterator[tuple[PrecomputeClient, processes.Process]]:
+    """A client of a service of real processes, and its only worker."""
+    own = environment(api)
+    async with (
+        processes.api(valkey.url, **own) as (_, address),
+        PrecomputeClient(address) as client,
+        processes.worker(valkey.url, **own) as worker,
+    ):
+        yield client, worker
 
 
 def polled(api: BatchesApi, number: int, since: int = 0) -> Callable[[], bool]:

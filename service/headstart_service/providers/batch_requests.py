@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..domain.errors import StepFailed
 from ..pipeline.language_model import Answer
-from .dialect import BatchDialect
+from .dialect import BatchDialect, Question
 from .model_request import ModelRequest, SdkErrors, translated
 from .provider_observer import TIMEOUT
 
@@ -52,6 +52,10 @@ class BatchRequests:
         self._errors = errors
         self._title = title
         self._timeout = timeout
+
+    def parameters(self, question: Question) -> Mapping[str, Any]:
+        """Return a question as the API's JSON."""
+        return self._dialect.request(question)
 
     def new(self) -> ModelRequest:
         """Return a request that has not been sent."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..domain import BatchedRequest, BatchOwner
 from ..worker.step_caller import StepCaller
 from ..worker.step_try import StepTry
+from ..worker.upkeep import ended
 
 T = TypeVar("T")
 
@@ -54,16 +55,11 @@ class BatchedCall:
         try:
             await self.first(task)
         except asyncio.CancelledError:
-            await _stopped(task)
+            task.cancel()
+            await ended(task)
             if not task.cancelled() and task.exception() is None:
                 unused(task.result())
             raise
-        await _stopped(task)
-        return None if task.cancelled() else task.result()
-
-
-async def _stopped(task: asyncio.Task[Any]) -> None:
-    """Cancel the task, unless it has ended, and return when it has."""
-    if not task.done():
         task.cancel()
-        await asyncio.wait({task})
+        await ended(task)
+        return None if task.cancelled() else task.result()

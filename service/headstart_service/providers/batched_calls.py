@@ -15,7 +15,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -34,6 +34,7 @@ from ..worker.occupancy import is_alone, is_handed_on
 from ..worker.step_caller import CALLER, StepCaller
 from ..worker.step_deadline import seconds_left, step_stopped
 from ..worker.step_try import TRY, StepTry
+from ..worker.upkeep import ended
 from .batch_requests import BatchRequests, Poll
 from .batch_rules import BatchRules
 from .batched_call import BatchedCall
@@ -62,7 +63,6 @@ class BatchedCalls:
     def __init__(
         self,
         requests: BatchRequests,
-        translate: Callable[[Question], Mapping[str, Any]],
         kept: MessageBatches,
         governor: Governor,
         observer: LanguageModelObserver,
@@ -71,12 +71,8 @@ class BatchedCalls:
         identity: str,
         title: str,
     ) -> None:
-        """Put what `translate` makes of a question into `requests`. Messages name the API `title`.
-
-        `identity` is that of the model.
-        """
+        """Ask by `requests` the model of this identity. Messages call the API `title`."""
         self._requests = requests
-        self._translate = translate
         self._kept = kept
         self._governor = governor
         self._observer = observer
@@ -105,7 +101,7 @@ class BatchedCalls:
         caller, this_try = CALLER.get(), TRY.get()
         if not caller.run_id or this_try is None:
             return None
-        parameters = self._translate(question)
+        parameters = self._requests.parameters(question)
         call = await self._noted(caller, this_try, parameters)
         if call is None:
             return None
@@ -153,7 +149,7 @@ class BatchedCalls:
         if request is None:
             return None
         margin = max(self._rules.margin, seconds_left() or 0.0)
-        return BatchedCall(caller, owner, request, needed_at - margin, this_try, asyncio.Event())
+        return BatchedCall(caller, owner, request, needed_at - margin, this_try)
 
     def _digest(self, caller: StepCaller, parameters: Mapping[str, Any]) -> str:
         asks = [caller.namespace, caller.key, caller.step, self._identity, parameters]
@@ -184,12 +180,11 @@ class BatchedCalls:
                 if not tried.may_pass:
                     break
             else:
-                if not batch:
-                    continue
-                log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
-                call.request = replace(call.request, batch=batch)
-                await self._owns(call)
-                break
+                if batch:
+                    log.debug("%s: %s waits for batch %s", self._title, call.caller.key, batch)
+                    call.request = replace(call.request, batch=batch)
+                    await self._owns(call)
+                    break
             finally:
                 # Batches have limits of their own: a refusal shows nothing of direct calls.
                 permit.settle(outcome, ANSWERED if outcome is CallOutcome.ANSWERED else CANCELLED)
@@ -205,7 +200,7 @@ class BatchedCalls:
         """
         handing = self._requests.hand_in(parameters, call.request.id, tried)
         # It may fail in the moment in which this is cancelled: no code asks for its failure then.
-        handing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        handing.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await call.first(handing)
             return handing.result() if handing.done() else ""
@@ -254,7 +249,7 @@ class BatchedCalls:
             return looking.result() if looking.done() else None
         finally:
             looking.cancel()
-            await asyncio.wait({looking})
+            await ended(looking)
 
     async def _poll(self, call: BatchedCall, *, cancels: bool) -> Poll:
         request, cancels = call.request, cancels and not call.canceled

@@ -97,7 +97,6 @@ class GovernedModel:
                 BatchRequests(
                     dialect.batches, lambda: dialect.errors, title=title, timeout=timeout
                 ),
-                dialect.batches.request,
                 *(batches, self._governor, self._observer, batch_rules or BatchRules()),
                 identity=identity,
                 title=title,

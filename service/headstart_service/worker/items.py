@@ -267,8 +267,10 @@ class StepsOfItems:
         failures = board.failures
         if failures and len(failures) == board.total:
             first = failures[0]
-            which = f"all {board.total:,} items failed; the first"
-            which = "its only item failed" if board.total == 1 else which
+            only = board.total == 1
+            which = (
+                "its only item failed" if only else f"all {board.total:,} items failed; the first"
+            )
             why = StepFailed("", failure_reason=first.reason or FailureReason.INTERNAL)
             error = readable(f"{which}: {first.error}")
             return self._failed(step, work.started_us, outcome, error, why, board)
