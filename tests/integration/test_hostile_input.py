@@ -79,6 +79,11 @@ def _send_everything(stub: Any, accepted: set[RunKey]) -> None:
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of(st.sampled_from(["default", "a.b-0", ""]), TEXT), KEYS, TEXT)
     @example("default", "forged", f"x\n{FORGED}")
+    @example("default", "{0}", "")
+    @example("default", "%s", "")
+    @example("default", "*?[", "")
+    @example("default", ":;", "")
+    @example("default", "é🌊", "")
     def send(namespace: str, key: str, text: str) -> None:
         spec = pb.CustomSpec(pipeline="echo")
         spec.inputs.update({"text": text})
